@@ -1,0 +1,33 @@
+# Each target makes its own virtual environment first. PYTHON=python3.12 make test chooses the interpreter.
+PYTHON ?= python3
+VENV   ?= .venv
+RUN     = $(VENV)/bin/python
+# What is installed is remembered by name: the interpreter and the extras. Another interpreter makes .venv anew.
+interpreter := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/installed-$(interpreter)-examples
+	$(RUN) -m examples.train_resnet
+
+test: $(VENV)/installed-$(interpreter)-test
+	$(RUN) -m pytest
+
+check: $(VENV)/installed-$(interpreter)-check
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+bench: $(VENV)/installed-$(interpreter)-test
+	$(RUN) -m benchmarks.traffic --write
+	$(RUN) -m benchmarks.step_time --write
+
+clean:
+	rm -rf $(VENV) runs
+
+$(VENV)/installed-$(interpreter)-%: pyproject.toml
+	@test -n "$(interpreter)" || { echo "There is no $(PYTHON) here. Name one: make PYTHON=python3.12 ..."; exit 1; }
+	@ls $(VENV)/installed-$(interpreter)-* >/dev/null 2>&1 || rm -rf $(VENV)
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@
