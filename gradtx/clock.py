@@ -1,0 +1,42 @@
+"""Time: the count of updates made, and hyperparameters that may depend on it."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+Hyperparameter: TypeAlias = ArrayLike | Callable[[Array], ArrayLike]  # a number, or a schedule: step -> number
+
+
+class ClockState(NamedTuple):
+    """The state of a transformation that remembers nothing but the time."""
+
+    count: Array  # int32 scalar: updates made so far
+
+
+def start() -> Array:
+    """Count zero: no update has been made yet."""
+    return jnp.zeros((), jnp.int32)
+
+
+def tick(count: Array) -> Array:
+    """The next count; stays at the largest int32 rather than wrapping."""
+    return jnp.minimum(count, jnp.iinfo(jnp.int32).max - 1) + 1
+
+
+def at(count: Array, *values: Hyperparameter) -> tuple[Array, ...]:
+    """Each hyperparameter's value at `count`, as a floating array, float32 or wider.
+
+    The only place where a schedule is called. The first update is made at count 0. A number becomes an array once,
+    for all its uses, so that a decay and 1 minus that decay are roundings of one number; Python numbers stay weakly
+    typed and take the dtype of the arrays that they meet.
+    """
+    return tuple(_floating(jnp.asarray(v(count) if callable(v) else v)) for v in values)
+
+
+def _floating(x: Array) -> Array:
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
+    return x * 1.0

@@ -1,0 +1,203 @@
+"""The contract: a gradient transformation is a pure `(init, update)` pair, and a value."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+
+from gradtx import tree
+from gradtx.clock import ClockState, start
+from gradtx.value import Value, flag, number, part, static, storage_dtype, value
+
+Params: TypeAlias = Any  # pytree of arrays; leaves that are not floating or complex are passed over
+Updates: TypeAlias = Any  # the same structure and shapes; None where a parameter has no gradient
+State: TypeAlias = Any  # pytree of arrays, owned by one transformation
+Class = TypeVar("Class", bound=type)
+
+
+class EmptyState(NamedTuple):
+    """The state of a transformation that remembers nothing."""
+
+
+class GradientTransformation(Value):
+    """A pure pair of functions that turns gradients into updates, and an immutable value.
+
+        state = tx.init(params)
+        updates, state = tx.update(updates, state, params, **extra)
+
+    `update` accepts any keyword argument (`value=`, `grad=`, `value_fn=`, `key=`, ...) and ignores what it does not
+    use. `init, update = tx` unpacks the pair. A transformation is a pytree whose leaves are its numeric
+    hyperparameters: pass it through `jit` as an argument and a new learning rate compiles nothing, through `vmap`
+    stacked and a grid of rates is one program, through `grad` and the rate has a gradient. It is equal to, hashes
+    like, and prints as, the code that builds it.
+
+    To write one, subclass and decorate with `@transformation`; write `init` and `update`, or `update` alone for a
+    transformation that remembers nothing but the time (`ClockState`). What is written there is the bare formula;
+    what is called by users goes around it and keeps the numeric rule, for every method alike:
+
+    - compute wide: `update` sees floating arrays as float32 or wider, and returns such updates;
+    - store as chosen: the state keeps the structure, shapes, dtypes and shardings that `init` chose, and no weak types;
+    - leaves that are None or not floating (integers, random keys) are passed over: no state, no work.
+
+    `GradientTransformation(init, update)` makes one from two plain functions, with the same rule.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return object.__new__(_FromFunctions if cls is GradientTransformation else cls)
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in ("init", "update"):  # what the subclass writes is the formula; the public method wraps it
+            if name in vars(cls):
+                setattr(cls, f"bare_{name}", vars(cls)[name])
+                delattr(cls, name)
+
+    def init(self, params: Params) -> State:
+        """The state before the first update. Reads shapes and dtypes only: `jax.ShapeDtypeStruct`s will do."""
+        state = self.bare_init(tree.floats(params))
+        return tree.place_beside(tree.strong(state), params)
+
+    def update(self, updates: Updates, state: State, params: Params | None = None, **extra: Any) -> tuple:
+        """The transformed updates, float32 or wider, and the next state.
+
+        Args:
+          updates: gradients, or what the transformation before this one made of them.
+          state: from `init`, or from the last `update`.
+          params: the parameters now; some transformations read them.
+          **extra: whatever the caller has; each transformation takes what it uses.
+
+        Raises:
+          ValueError: a leaf is missing or has the wrong shape, or `params` is missing and needed.
+        """
+        try:
+            if params is not None:
+                tree.check_match(updates, params)
+            incoming = tree.widen(tree.floats(updates))
+            wide_params = tree.widen(tree.floats(params))
+            outgoing, new_state = self.bare_update(incoming, tree.widen(state), wide_params, **extra)
+            tree.check_shapes(outgoing, incoming)
+            return _with_untouched(outgoing, updates, params), tree.cast_like(new_state, state)
+        except tree.MismatchError as error:
+            raise ValueError(f"`{self.name}`: {error}.") from error.__cause__
+
+    def bare_init(self, params: Params) -> State:
+        """`init` as written, for combinators."""
+        return ClockState(start())
+
+    def bare_update(self, updates: Updates, state: State, params: Params | None = None, **extra: Any) -> tuple:
+        """`update` as written, on wide arrays, for combinators: they widen once for all their links."""
+        raise TypeError(f"`{type(self).__name__}` has no `update`: write one in the class.")
+
+    @property
+    def name(self) -> str:
+        """What errors and a chain's state call it."""
+        return type(self).__name__
+
+    def __iter__(self) -> Iterator[Callable]:
+        return iter((self.init, self.update))
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(number, part, static, flag, storage_dtype))
+def transformation(cls: Class) -> Class:
+    """Makes a subclass of `GradientTransformation` a value: a frozen dataclass, a pytree of its numbers.
+
+    Annotate a numeric hyperparameter `x: Hyperparameter = number(default, within="[0, 1)")`, a flag
+    `x: bool = flag(default=False)`, other structure `x = static(default)`.
+    """
+    return value(cls)
+
+
+@transformation
+class _FromFunctions(GradientTransformation):
+    """What `GradientTransformation(init, update)` returns. Equal to another made of the same two functions."""
+
+    init_fn: Callable = static()
+    update_fn: Callable = static()
+
+    def __init__(self, init: Callable, update: Callable) -> None:
+        for name, function in (("init", init), ("update", update)):
+            if not callable(function):
+                raise TypeError(f"`GradientTransformation`: {name} must be a function, got {function!r}.")
+            object.__setattr__(self, f"{name}_fn", function)
+
+    def init(self, params):
+        return self.init_fn(params)
+
+    def update(self, updates, state, params=None, **extra):
+        if extra and not _takes_extra(self.update_fn):
+            extra = {}
+        return self.update_fn(updates, state, params, **extra)
+
+    @property
+    def name(self) -> str:
+        owner = getattr(self.update_fn, "__qualname__", type(self.update_fn).__name__)
+        return owner.split(".")[0].strip("<>")  # scale_by_adam.<locals>.update_fn -> scale_by_adam
+
+    def __repr__(self) -> str:
+        return f"GradientTransformation({self.init_fn!r}, {self.update_fn!r})"
+
+
+def as_transformation(tx: Any) -> GradientTransformation:
+    """`tx` itself, or a foreign `(init, update)` pair (an Optax transformation) as a `GradientTransformation`."""
+    if isinstance(tx, GradientTransformation):
+        return tx
+    if callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None)):
+        return _FromFunctions(tx.init, tx.update)
+    hint = ": call it to build one" if callable(tx) else ""
+    raise TypeError(f"expected a gradient transformation, got {tx!r} of type {type(tx).__name__}{hint}.")
+
+
+@transformation
+class identity(GradientTransformation):
+    """Leaves the updates as they are. No state."""
+
+    def init(self, params):
+        return EmptyState()
+
+    def update(self, updates, state, params=None, **extra):
+        return updates, state
+
+
+def require_params(params: Params | None, tx: GradientTransformation) -> Params:
+    """`params`, or an error that names the transformation that reads them."""
+    if params is None:
+        raise ValueError(f"`{tx.name}` reads the parameters: call `update(updates, state, params)`.")
+    return params
+
+
+def apply_updates(params: Params, updates: Updates) -> Params:
+    """params + updates, added in float32 or wider and rounded once to each parameter's dtype.
+
+    Parameters whose update is None, and parameters that are not floating, stay as they are.
+
+    Raises:
+      ValueError: a leaf is missing or has the wrong shape; its path is named. Nothing is broadcast.
+    """
+
+    def leaf(u, p):
+        return (tree.widen(p) + u).astype(jnp.result_type(p)) if tree.is_float(p) else p
+
+    try:
+        tree.check_match(updates, params)
+    except tree.MismatchError as error:
+        raise ValueError(f"`apply_updates`: {error}.") from None
+    leaves, structure = jax.tree.flatten(params, is_leaf=lambda x: x is None)
+    steps = structure.flatten_up_to(updates)
+    return structure.unflatten([p if u is None else leaf(u, p) for u, p in zip(steps, leaves, strict=True)])
+
+
+def _with_untouched(outgoing: Updates, updates: Updates, params: Params | None) -> Updates:
+    """Fills the places of leaves that were passed over: zeros where the parameter is a number, else the update."""
+
+    def leaf(u, new, p):
+        if new is not None or tree.is_float(u):
+            return new
+        return jnp.zeros_like(p) if hasattr(p, "dtype") and jnp.issubdtype(p.dtype, jnp.number) else u
+
+    return tree.zip_map(leaf, updates, outgoing, updates if params is None else params)
+
+
+def _takes_extra(function: Callable) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())

@@ -1,0 +1,213 @@
+"""Values: immutable dataclasses that are pytrees and that compare, hash and print by what they hold.
+
+A value's numeric fields are the leaves of its pytree; its `static` fields are part of the structure. So a value goes
+through `jit` as an argument without its numbers being compiled in, through `vmap` stacked, through `grad`; and two
+values built the same way are equal and hash alike, so that one may stand for the other as a static argument.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+Class = TypeVar("Class", bound=type)
+
+
+def number(
+    *,
+    default: Any = dataclasses.MISSING,
+    within: str = "(-inf, inf)",
+    integer: bool = False,
+    optional: bool = False,
+    kw_only: bool = False,
+) -> Any:
+    """A numeric field, a leaf of the pytree: a number, an array, or (unless `integer`) a schedule.
+
+    Args:
+      within: the interval the number must lie in, such as "[0, 1)"; checked when the value is built, for Python and
+        NumPy numbers only: arrays may be traced.
+      integer: a count of steps; kept an int.
+      optional: None is allowed.
+    """
+    inside = _interval(within)
+
+    def convert(owner: str, name: str, x: Any) -> Any:
+        if isinstance(x, (np.generic, np.ndarray)) and np.ndim(x) == 0 and not isinstance(x, np.bool_):
+            x = x.item()
+        if isinstance(x, (int, float)) and not isinstance(x, bool):
+            if integer and x != int(x):
+                raise ValueError(f"`{owner}`: {name} must be a whole number, got {x!r}.")
+            if not inside(x):
+                raise ValueError(f"`{owner}`: {name} must {_in_words(within)}, got {x!r}.")
+            return int(x) if integer else float(x)
+        if (x is None and optional) or isinstance(x, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)):
+            return x
+        if not integer and callable(x) and not isinstance(x, type):
+            return Function(x) if jax.tree_util.all_leaves([x]) else x
+        wanted = "a whole number" if integer else "a number, an array or a schedule (a function of the step)"
+        raise TypeError(f"`{owner}`: {name} must be {wanted}, got {x!r} of type {type(x).__name__}.")
+
+    return dataclasses.field(default=default, kw_only=kw_only, metadata={"convert": convert})
+
+
+def part(*, convert: Callable[[str, str, Any], Any] | None = None) -> Any:
+    """A field that is itself a pytree: other values, an array, a random key."""
+    return dataclasses.field(metadata={"convert": convert})
+
+
+def static(
+    *,
+    default: Any = dataclasses.MISSING,
+    one_of: tuple = (),
+    convert: Callable[[str, str, Any], Any] | None = None,
+    kw_only: bool = False,
+) -> Any:
+    """A field of the structure, hashable: a flag, a name, a dtype. It is compiled in.
+
+    Args:
+      one_of: the values allowed, checked when the value is built.
+      convert: makes the stored form from (owner's name, field's name, argument).
+    """
+
+    def chosen(owner: str, name: str, x: Any) -> Any:
+        if one_of and not any(x is choice or (x == choice and type(x) is type(choice)) for choice in one_of):
+            raise ValueError(f"`{owner}`: {name} must be one of {one_of}, got {x!r}.")
+        return convert(owner, name, x) if convert else x
+
+    return dataclasses.field(default=default, kw_only=kw_only, metadata={"static": True, "convert": chosen})
+
+
+def flag(*, default: bool, kw_only: bool = False) -> Any:
+    """A static field that is True or False."""
+    return static(default=default, one_of=(True, False), kw_only=kw_only)
+
+
+def storage_dtype(*, default: None = None, kw_only: bool = False) -> Any:
+    """A static field that names a dtype of storage; None means float32 or wider."""
+
+    def convert(owner: str, name: str, x: Any) -> str | None:
+        if x is None:
+            return None
+        try:
+            dtype = jnp.dtype(x)
+        except TypeError as error:
+            raise TypeError(f"`{owner}`: {name} must be a dtype or None, got {x!r}.") from error
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(f"`{owner}`: {name} must be a floating dtype, got {dtype.name}.")
+        return dtype.name
+
+    return static(default=default, convert=convert, kw_only=kw_only)
+
+
+class Value:
+    """Base of the classes made by `@value`."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+            if convert := field.metadata.get("convert"):
+                converted = convert(type(self).__name__, field.name, getattr(self, field.name))
+                object.__setattr__(self, field.name, converted)
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        (mine, structure), (theirs, other_structure) = jax.tree.flatten(self), jax.tree.flatten(other)
+        return structure == other_structure and all(map(_same, mine, theirs))
+
+    def __hash__(self) -> int:
+        leaves, structure = jax.tree.flatten(self)
+        try:
+            return hash((structure, *leaves))
+        except TypeError:
+            raise TypeError(
+                f"`{type(self).__name__}` holds an array, and arrays have no hash: pass it to `jit` as an argument, "
+                f"not as a static one, or build it from Python numbers. It is {self!r}."
+            ) from None
+
+    def __repr__(self) -> str:
+        shown = []
+        for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+            x = getattr(self, field.name)
+            if field.default is dataclasses.MISSING or not _same(x, field.default):
+                shown.append(f"{field.name}={x!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(number, part, static, flag, storage_dtype))
+def value(cls: Class) -> Class:
+    """Makes a subclass of `Value` a frozen dataclass and registers it as a pytree.
+
+    Unflattening does not pass through the constructor, so leaves may be replaced by anything: tracers, stacked
+    arrays, the axes of a `vmap`.
+    """
+    own_init = "__init__" in vars(cls)
+    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False, init=not own_init)(cls)
+    names = {is_static: [] for is_static in (True, False)}
+    for field in dataclasses.fields(cls):
+        names[field.metadata.get("static", False)].append(field.name)
+    keys = [jax.tree_util.GetAttrKey(name) for name in names[False]]
+
+    def flatten(x):
+        return [getattr(x, name) for name in names[False]], tuple(getattr(x, name) for name in names[True])
+
+    def flatten_with_keys(x):
+        children, structure = flatten(x)
+        return list(zip(keys, children, strict=True)), structure
+
+    def unflatten(structure, children):
+        x = object.__new__(cls)
+        x.__dict__.update(zip(names[False], children, strict=True))
+        x.__dict__.update(zip(names[True], structure, strict=True))
+        return x
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls
+
+
+@value
+class Function(Value):
+    """A plain callable as a value: no leaves, equal to another that wraps the same callable."""
+
+    function: Callable = static()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return repr(self.function)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
+        return False
+    if isinstance(a, (jax.Array, np.ndarray)) or isinstance(b, (jax.Array, np.ndarray)):
+        alike = np.shape(a) == np.shape(b) and getattr(a, "dtype", None) == getattr(b, "dtype", None)
+        return alike and bool(np.all(jnp.equal(a, b) if jnp.issubdtype(a.dtype, np.number) else a == b))
+    return type(a) is type(b) and bool(a == b)
+
+
+def _interval(text: str) -> Callable[[float], bool]:
+    match = re.fullmatch(r"([\[(])(\S+), (\S+)([\])])", text)
+    assert match, f"not an interval: {text}"
+    opening, low, high, closing = match.groups()
+    low, high = float(low), float(high)
+
+    def inside(x: float) -> bool:
+        above = x >= low if opening == "[" else x > low
+        below = x <= high if closing == "]" else x < high
+        return above and below and not math.isnan(x)
+
+    return inside
+
+
+def _in_words(within: str) -> str:
+    words = {"(0, inf)": "be positive", "[0, inf)": "not be negative", "(-inf, inf)": "be finite"}
+    return words.get(within, f"lie in {within}")

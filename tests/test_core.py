@@ -1,0 +1,187 @@
+from functools import partial
+
+import chex
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+from gradtx.clock import Hyperparameter, at
+from gradtx.value import number
+
+
+@gradtx.transformation
+class halve(gradtx.GradientTransformation):
+    """Divides by two to the power of the number of updates so far: a user's own, with the least that one needs."""
+
+    base: Hyperparameter = number(default=2.0)
+
+    def update(self, updates, state, params=None, **extra):
+        (base,) = at(state.count, self.base)
+        seen.append(jax.tree.map(lambda u: u.dtype, updates))
+        return jax.tree.map(lambda u: u / base**state.count, updates), gradtx.ClockState(state.count + 1)
+
+
+seen = []
+
+
+def test_a_users_own_computes_wide_and_stores_as_chosen():
+    tx, params = halve(), jnp.ones(2, jnp.bfloat16)
+    state = tx.init(params)
+    for expected in (1.0, 0.5, 0.25):
+        updates, state = tx.update(params, state, params)
+        assert updates.dtype == jnp.float32 and updates[0] == expected
+    assert set(seen) == {jnp.dtype("float32")}
+    assert gradtx.chain(halve(), halve()).init(params) == {"count": 0}
+
+
+def test_two_plain_functions_make_a_transformation():
+    def init(params):
+        return jax.tree.map(jnp.zeros_like, params)
+
+    def update(updates, state, params=None):
+        return updates, jax.tree.map(lambda s, u: s + u, state, updates)
+
+    for tx in (gradtx.GradientTransformation(init, update), gradtx.GradientTransformation(init=init, update=update)):
+        assert tx == gradtx.GradientTransformation(init, update) and hash(tx) is not None
+        params = jnp.ones(2, jnp.bfloat16)
+        state = tx.init(params)
+        _, state = tx.update(jnp.full(2, 0.5), state, params, value=1.0)  # extra arguments it does not know
+        assert state.dtype == jnp.bfloat16 and state[0] == 0.5
+        assert isinstance(tx, gradtx.GradientTransformation)
+        assert tx.name == "test_two_plain_functions_make_a_transformation"
+
+
+def test_it_unpacks_as_a_pair():
+    init, update = gradtx.sgd(0.5)
+    updates, _ = update(jnp.ones(2), init(jnp.ones(2)))
+    assert updates[0] == -0.5
+
+
+def test_extra_arguments_arrive_at_every_link():
+    received = []
+
+    def update(updates, state, params=None, **extra):
+        received.append(extra)
+        return updates, state
+
+    spy = gradtx.GradientTransformation(lambda params: (), update)
+    for tx in (spy, gradtx.chain(gradtx.clip(1.0), spy), gradtx.masked(gradtx.chain(spy), True)):
+        tx.update(jnp.ones(1), tx.init(jnp.ones(1)), value=3)
+    assert received == [{"value": 3}] * 3
+
+
+def test_arguments_that_are_no_functions_are_refused():
+    with pytest.raises(TypeError, match="`GradientTransformation`: init must be a function, got 3"):
+        gradtx.GradientTransformation(3, lambda: None)
+
+
+def test_a_class_without_update_says_so():
+    @gradtx.transformation
+    class empty(gradtx.GradientTransformation):
+        """Nothing."""
+
+    with pytest.raises(TypeError, match="`empty` has no `update`"):
+        empty().update(jnp.ones(1), empty().init(jnp.ones(1)))
+
+
+def test_updates_are_added_wide_and_rounded_once():
+    params = {"a": jnp.asarray(1, jnp.bfloat16), "b": jnp.ones(2), "n": jnp.arange(2), "none": None}
+    updates = {"a": jnp.float32(-0.003), "b": None, "n": None, "none": None}
+    moved = gradtx.apply_updates(params, updates)
+    assert moved["a"] == jnp.asarray(1 - 0.003, jnp.bfloat16) and moved["a"].dtype == jnp.bfloat16
+    assert moved["b"] is params["b"] and moved["n"] is params["n"] and moved["none"] is None
+
+
+@pytest.mark.parametrize(
+    ("updates", "message"),
+    [
+        ({"a": jnp.ones((4, 3))}, r'`apply_updates`: updates\["a"\] has shape \(4, 3\), params have \(3,\)'),
+        ({}, "`apply_updates`: updates lack the leaf 'a'"),
+    ],
+)
+def test_nothing_is_broadcast_into_the_parameters(updates, message):
+    with pytest.raises(ValueError, match=message):
+        gradtx.apply_updates({"a": jnp.ones(3)}, updates)
+
+
+def test_wrong_trees_are_named_at_trace_time():
+    tx, params = gradtx.adamw(0.1), {"dense": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}}
+    state = tx.init(params)
+    wrong_shape = {"dense": {"kernel": jnp.ones(3), "bias": jnp.ones(4)}}
+    with pytest.raises(ValueError, match=r'updates\["dense"\]\["kernel"\] has shape \(3,\), params have \(3, 4\)'):
+        jax.eval_shape(tx.update, wrong_shape, state, params)
+    with pytest.raises(ValueError, match="updates lack the leaf 'dense/bias', which params have"):
+        tx.update({"dense": {"kernel": jnp.ones((3, 4))}}, state, params)
+    with pytest.raises(ValueError, match=r"`add_decayed_weights` reads the parameters: call `update\("):
+        tx.update(params, state)
+    adam = gradtx.scale_by_adam()
+    with pytest.raises(ValueError, match=r'`scale_by_adam`: updates\["dense"\]\["kernel"\] has shape \(3, 1\)'):
+        adam.update({"dense": {"kernel": jnp.ones((3, 1)), "bias": jnp.ones(4)}}, adam.init(params))
+    with pytest.raises(ValueError, match="`scale_by_adam`: updates lack the leaf 'dense/bias'"):
+        adam.update({"dense": {"kernel": jnp.ones((3, 4))}}, adam.init(params))
+
+
+def test_a_grid_of_rates_is_one_program():
+    def final_loss(rate):
+        tx, p = gradtx.adamw(rate), jnp.array([3.0, -2.0])
+
+        def step(carry, _):
+            p, state = carry
+            updates, state = tx.update(jax.grad(lambda p: jnp.sum(p**2))(p), state, p)
+            return (gradtx.apply_updates(p, updates), state), None
+
+        (p, _), _ = jax.lax.scan(step, (p, tx.init(p)), length=50)
+        return jnp.sum(p**2)
+
+    rates = jnp.array([0.001, 0.01, 0.1])
+    losses = jax.jit(jax.vmap(final_loss))(rates)
+    np.testing.assert_allclose(losses, [final_loss(r) for r in rates], rtol=1e-5)
+    slope = jax.grad(final_loss)(0.01)  # the hypergradient, against a central difference of step 1e-4: error 1e-8
+    difference = (final_loss(0.01 + 1e-4) - final_loss(0.01 - 1e-4)) / 2e-4
+    np.testing.assert_allclose(slope, difference, rtol=1e-2)  # float32 losses of size 10 leave it 3 digits
+
+
+def test_a_stacked_transformation_is_a_population():
+    txs = [gradtx.adam(rate, b1=b1) for rate, b1 in ((0.1, 0.9), (0.01, 0.5))]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *txs)
+    params = jnp.ones((2, 3))
+    states = jax.vmap(lambda tx, p: tx.init(p))(stacked, params)
+    updates, _ = jax.vmap(lambda tx, g, s, p: tx.update(g, s, p))(stacked, params, states, params)
+    for i, tx in enumerate(txs):
+        chex.assert_trees_all_close(updates[i], tx.update(params[i], tx.init(params[i]))[0], rtol=1e-6)
+
+
+def test_equinox_modules_are_trees_like_others():
+    model = eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(0))
+    tx = gradtx.adamw(1e-2)
+    loss = lambda m: jnp.sum(jax.vmap(m)(jnp.ones((3, 2))) ** 2)
+    state = tx.init(model)  # functions among the leaves are passed over
+    for _ in range(3):
+        updates, state = tx.update(eqx.filter_grad(loss)(model), state, model)
+        model = gradtx.apply_updates(model, updates)
+    assert jnp.isfinite(loss(model))
+
+
+def test_complex_parameters_descend_without_a_conjugate():
+    for tx in (gradtx.sgd(0.1), gradtx.adamw(0.1, weight_decay=0.0), gradtx.sgd(0.1, momentum=0.5)):
+        z = jnp.complex64(3)
+        state = tx.init(z)
+        step = jax.jit(partial(_descend, tx))
+        for _ in range(300):
+            z, state = step(z, state)
+        assert abs(z - (1 + 2j)) < 1e-2
+
+
+def _descend(tx, z, state):
+    updates, state = tx.update(jax.grad(lambda z: jnp.abs(z - (1 + 2j)) ** 2)(z), state, z)
+    return gradtx.apply_updates(z, updates), state
+
+
+def test_decay_shrinks_complex_parameters():
+    tx = gradtx.chain(gradtx.add_decayed_weights(0.5), gradtx.scale_by_learning_rate(1.0))
+    z = jnp.array([1 + 2j])
+    updates, _ = tx.update(jnp.zeros(1, complex), tx.init(z), z)
+    np.testing.assert_allclose(gradtx.apply_updates(z, updates), [0.5 + 1j])
