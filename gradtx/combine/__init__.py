@@ -1,0 +1,1 @@
+"""Transformations made of transformations. May import `core` and what lies below it."""

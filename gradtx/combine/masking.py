@@ -1,0 +1,107 @@
+"""Choosing leaves: which parameters a transformation applies to."""
+
+import re
+from typing import Any
+
+import jax
+
+from gradtx import tree
+from gradtx.core import GradientTransformation, as_transformation, transformation
+from gradtx.value import part, static
+
+
+def as_mask(owner: str, name: str, mask: Any) -> Any:
+    """A mask in its stored, hashable form. The forms that users give:
+
+    - None or True: every leaf;
+    - a pytree of bools, with the parameters' structure or a prefix of it; compared by path, so that the container
+      does not matter;
+    - a function from parameters to such a tree, called whenever the mask is needed;
+    - a pattern, or several: a regular expression searched in the leaf's path ("encoder/0/kernel"); True where one is
+      found. A pattern that no path matches is an error.
+    """
+    if mask is None or isinstance(mask, _Paths):
+        return mask
+    if isinstance(mask, str) or (isinstance(mask, (tuple, list)) and mask and all(isinstance(m, str) for m in mask)):
+        return (mask,) if isinstance(mask, str) else tuple(mask)
+    if callable(mask) and jax.tree_util.all_leaves([mask]):
+        return mask
+    entries = {tree.path_name(path): keep for path, keep in jax.tree_util.tree_flatten_with_path(mask)[0]}
+    for path, keep in entries.items():
+        if not isinstance(keep, bool) and str(getattr(keep, "dtype", "")) != "bool":
+            raise TypeError(
+                f"`{owner}`: {name} must be a tree of bools, a function of the parameters, or path patterns; "
+                f"got {keep!r} at {path!r}."
+            )
+    return _Paths((path, bool(keep)) for path, keep in entries.items())
+
+
+class _Paths(tuple):
+    """A mask's paths and bools. Prints as a dict, which as a mask means the same."""
+
+    def __repr__(self) -> str:
+        return repr(dict(self)) if self != (("", True),) and self != (("", False),) else repr(self[0][1])
+
+
+def chosen(mask: Any, params: Any, owner: str) -> Any:
+    """The tree with the structure of `params` that holds True where the mask, from `as_mask`, chooses the leaf.
+
+    Raises:
+      ValueError: a leaf has no entry in the mask, or a pattern matches no leaf.
+    """
+    names = tree.paths(params)
+    if callable(mask):
+        mask = as_mask(owner, "mask", mask(params))
+    if mask is None:
+        keep = [True] * len(names)
+    elif isinstance(mask, _Paths):
+        entries = dict(mask)
+        keep = [_entry(entries, name, owner) for name in names]
+    else:
+        for pattern in mask:
+            if names and not any(re.search(pattern, name) for name in names):
+                raise ValueError(f"`{owner}`: the mask's pattern {pattern!r} matches none of the paths {names}.")
+        keep = [any(re.search(pattern, name) for pattern in mask) for name in names]
+    return jax.tree.unflatten(jax.tree.structure(params), keep)
+
+
+def _entry(entries: dict[str, bool], name: str, owner: str) -> bool:
+    parts = name.split("/")
+    for length in range(len(parts), -1, -1):
+        if (prefix := "/".join(parts[:length])) in entries:
+            return entries[prefix]
+    raise ValueError(f"`{owner}`: the mask has no entry for {name!r}; it has {list(entries)}.")
+
+
+@transformation
+class masked(GradientTransformation):
+    """Applies a transformation to the chosen leaves; the others' updates pass through as they are.
+
+    To freeze the others instead, give them no gradient (None), or chain a transformation that zeroes them.
+
+    Args:
+      inner: a transformation, or a foreign `(init, update)` pair.
+      mask: a pytree of bools (or a prefix), a function of the parameters, or path patterns; see `add_decayed_weights`.
+
+    State: the inner one's, for the chosen leaves alone; the others cost nothing. Reads: what the inner one reads.
+    Differs from Optax: leaves that are not chosen are None, not `MaskedNode`, in the inner state, which is not
+    wrapped; a function is given the parameters at each update too, when they are passed.
+    """
+
+    inner: GradientTransformation = part(convert=lambda owner, name, tx: as_transformation(tx))
+    mask: Any = static(convert=as_mask)
+
+    def init(self, params):
+        return self.inner.bare_init(self._kept(params, params))
+
+    def update(self, updates, state, params=None, **extra):
+        like = updates if params is None else params
+        kept, kept_params = self._kept(updates, like), None if params is None else self._kept(params, params)
+        if not jax.tree.leaves(kept):
+            return updates, state
+        outgoing, state = self.inner.bare_update(kept, state, kept_params, **extra)
+        return tree.zip_map(lambda g, u: g if u is None else u, updates, outgoing), state
+
+    def _kept(self, values, like):
+        mask = chosen(self.mask, like, self.name)
+        return tree.zip_map(lambda x, keep: x if keep else None, values, mask)

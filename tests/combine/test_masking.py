@@ -1,0 +1,99 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+import gradtx
+
+PARAMS = {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)}}
+TREE = {"dense": {"kernel": True, "bias": False}, "norm": {"scale": False}}
+MASKS = {
+    "tree": TREE,
+    "prefix": {"dense": {"kernel": True, "bias": False}, "norm": False},
+    "function": lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+    "pattern": "kernel$",
+    "patterns": ("ker", "nel$"),
+    "paths": {"dense/kernel": True, "dense": False, "norm": False},
+}
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_every_form_chooses_the_same_leaves(mask):
+    tx = gradtx.add_decayed_weights(0.5, mask)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, PARAMS), tx.init(PARAMS), PARAMS)
+    assert {p: float(u.max()) for p, u in zip(gradtx.tree.paths(updates), jax.tree.leaves(updates), strict=True)} == {
+        "dense/bias": 0.0,
+        "dense/kernel": 0.5,
+        "norm/scale": 0.0,
+    }
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_leaves_that_are_not_chosen_pass_through_and_cost_nothing(mask):
+    tx = gradtx.masked(gradtx.scale_by_adam(), mask)
+    state = tx.init(PARAMS)
+    assert gradtx.tree.paths(state) == ["count", "mu/dense/kernel", "nu/dense/kernel"]
+    updates, _ = tx.update(PARAMS, state, PARAMS)
+    assert updates["dense"]["bias"] is PARAMS["dense"]["bias"]
+    assert updates["dense"]["kernel"][0, 0] == pytest.approx(1.0)
+    without_params, _ = tx.update(PARAMS, state)
+    assert without_params["dense"]["kernel"][0, 0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("mask", [MASKS["tree"], MASKS["pattern"], MASKS["paths"]])
+def test_masks_are_values(mask):
+    tx = gradtx.adamw(1e-3, mask=mask)
+    assert hash(tx) == hash(gradtx.adamw(1e-3, mask=mask)) and tx == gradtx.adamw(1e-3, mask=mask)
+    assert tx != gradtx.adamw(1e-3)
+    assert eval(repr(tx), vars(gradtx).copy()) == tx
+
+
+def test_the_container_does_not_matter():
+    model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    state = nnx.state(model, nnx.Param)
+    for mask in (jax.tree.map(lambda p: p.ndim > 1, state), {"kernel": True, "bias": False}):
+        tx = gradtx.masked(gradtx.trace(0.9), mask)
+        for params in (state, nnx.as_pure(state), dict(kernel=state["kernel"][...], bias=state["bias"][...])):
+            assert gradtx.tree.paths(tx.init(params)) == ["count", "trace/kernel"]
+
+
+def test_a_module_that_can_be_called_is_a_tree_not_a_function():
+    model = eqx.nn.Linear(2, 3, key=jax.random.key(0))
+    mask = eqx.tree_at(lambda m: (m.weight, m.bias), model, (True, False))
+    state = gradtx.masked(gradtx.trace(0.9), mask).init(model)
+    assert gradtx.tree.paths(state) == ["count", "trace/weight"]
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "message"),
+    [
+        (
+            "kernl",
+            ValueError,
+            r"`add_decayed_weights`: the mask's pattern 'kernl' matches none of the paths \['dense/b",
+        ),
+        ({"dense": True}, ValueError, "`add_decayed_weights`: the mask has no entry for 'norm/scale'"),
+        ({"dense": 1.0}, TypeError, "`add_decayed_weights`: mask must be a tree of bools.*got 1.0 at 'dense'"),
+        (3, TypeError, "mask must be a tree of bools"),
+        (lambda params: 3, TypeError, "mask must be a tree of bools"),
+    ],
+)
+def test_bad_masks_are_named(mask, error, message):
+    with pytest.raises(error, match=message):
+        tx = gradtx.add_decayed_weights(0.1, mask)
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+
+
+def test_a_masked_chain_masks_every_link():
+    tx = gradtx.masked(gradtx.adamw(0.1), "kernel")
+    updates, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+    assert updates["norm"]["scale"] is PARAMS["norm"]["scale"]
+    assert float(updates["dense"]["kernel"][0, 0]) == pytest.approx(-0.1 * 1.0001)
+    assert state["count"] == 1
+
+
+def test_a_mask_that_chooses_nothing_is_the_identity():
+    tx = gradtx.masked(gradtx.adamw(0.1), False)
+    updates, _ = tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
+    assert updates.tolist() == [1.0, 1.0]
