@@ -1,0 +1,169 @@
+"""Adam (Kingma & Ba, 2015), AdamW, which decouples its weight decay, and their Nesterov forms."""
+
+from typing import Any, NamedTuple
+
+from jax import Array
+from jax.typing import DTypeLike
+
+from gradtx import tree
+from gradtx.clock import Hyperparameter, at, start, tick
+from gradtx.combine.chain import chain
+from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.moments import abs_sq, ema, ema_mass, root
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.value import flag, number, storage_dtype
+
+
+class ScaleByAdamState(NamedTuple):
+    """State of `scale_by_adam`."""
+
+    count: Array  # int32 scalar: updates made so far
+    mu: Params  # running mean of g, stored as `mu_dtype`
+    nu: Params  # running mean of |g|^2, real, float32 or wider
+
+
+@transformation
+class scale_by_adam(GradientTransformation):
+    """Divides the gradient's running mean by the root of its running square.
+
+        mu = b1 mu + (1 - b1) g,          nu = b2 nu + (1 - b2) |g|^2           from zero
+        m = mu / (1 - b1^t),              v = nu / (1 - b2^t)
+        u = m / (sqrt(v + eps_root) + eps)
+
+    Args:
+      b1: decay of mu, in [0, 1). Its memory is about 1 / (1 - b1) updates.
+      b2: decay of nu, in [0, 1).
+      eps: outside the root, in units of the gradient. Not negative.
+      eps_root: inside the root, in squared units of the gradient. Not negative. Some texts put eps here alone.
+      mu_dtype: storage of mu; None means float32 or wider. nu has no such option: below float32 its increments,
+        (1 - b2) |g|^2, round to nothing.
+      nesterov: look one step ahead in mu, m = b1 mu / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t) (Dozat, 2016).
+      bias_correction: False leaves out the divisions by 1 - b^t.
+
+    State: 8 bytes per float32 parameter. Reads: gradients only.
+    Source: Kingma, Ba, Adam, ICLR 2015, Algorithm 1 (arXiv:1412.6980).
+    """
+
+    b1: Hyperparameter = number(default=0.9, within="[0, 1)")
+    b2: Hyperparameter = number(default=0.999, within="[0, 1)")
+    eps: Hyperparameter = number(default=1e-8, within="[0, inf)")
+    eps_root: Hyperparameter = number(default=0.0, within="[0, inf)")
+    mu_dtype: DTypeLike | None = storage_dtype(default=None)
+    nesterov: bool = flag(default=False, kw_only=True)
+    bias_correction: bool = flag(default=True, kw_only=True)
+
+    def init(self, params):
+        return ScaleByAdamState(start(), mu=tree.zeros(params, self.mu_dtype), nu=tree.zeros(params, real=True))
+
+    def update(self, updates, state, params=None, **extra):
+        b1, b2, eps, eps_root = at(state.count, self.b1, self.b2, self.eps, self.eps_root)
+        count = tick(state.count)
+        mean = unbiased_mean(b1, count, self.nesterov, self.bias_correction)
+        scale2 = 1 / ema_mass(b2, count) if self.bias_correction else 1
+
+        def leaf(g, mu, nu):
+            mu, nu = ema(mu, g, b1), ema(nu, abs_sq(g), b2)
+            return mean(mu, g) / (root(nu * scale2 + eps_root) + eps), mu, nu
+
+        updates, mu, nu = tree.unzip_map(leaf, updates, state.mu, state.nu, outputs=3)
+        return updates, ScaleByAdamState(count, mu, nu)
+
+
+def unbiased_mean(b1: Array, count: Array, nesterov: bool, bias_correction: bool = True):
+    """The function of (mu, g) that gives Adam's m: mu without its bias, or with Nesterov's look ahead."""
+    if nesterov:
+        now, after = (1 / ema_mass(b1, c) if bias_correction else 1 for c in (count, tick(count)))
+        of_mu, of_g = b1 * after, (1 - b1) * now
+        return lambda mu, g: of_mu * mu + of_g * g
+    scale = 1 / ema_mass(b1, count) if bias_correction else 1
+    return lambda mu, g: mu * scale
+
+
+def adam(
+    learning_rate: Hyperparameter,
+    b1: Hyperparameter = 0.9,
+    b2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    eps_root: Hyperparameter = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    nesterov: bool = False,
+    bias_correction: bool = True,
+) -> GradientTransformation:
+    """Adam: steps of about the learning rate in every coordinate. Other arguments: `scale_by_adam`.
+
+        p <- p - learning_rate m / (sqrt(v + eps_root) + eps)
+
+    Args:
+      learning_rate: in units of the parameters; each coordinate moves by about this much.
+    """
+    return chain(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, bias_correction=bias_correction),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def adamw(
+    learning_rate: Hyperparameter,
+    b1: Hyperparameter = 0.9,
+    b2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    eps_root: Hyperparameter = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    weight_decay: Hyperparameter = 1e-4,
+    mask: Any = None,
+    *,
+    nesterov: bool = False,
+    bias_correction: bool = True,
+) -> GradientTransformation:
+    """Adam whose weight decay bypasses the moments. Other arguments: `scale_by_adam`.
+
+        p <- p (1 - learning_rate weight_decay) - learning_rate m / (sqrt(v + eps_root) + eps)
+
+    Args:
+      learning_rate: in units of the parameters; each coordinate moves by about this much.
+      weight_decay: fraction of p removed per update, before the learning rate multiplies it. Not negative.
+      mask: which leaves decay; None, all. See `add_decayed_weights`.
+
+    Source: Loshchilov, Hutter, Decoupled weight decay regularization, ICLR 2019, Algorithm 2 (arXiv:1711.05101), with
+      its schedule multiplier and learning rate merged, as in PyTorch.
+    """
+    return chain(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, bias_correction=bias_correction),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def nadam(
+    learning_rate: Hyperparameter,
+    b1: Hyperparameter = 0.9,
+    b2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    eps_root: Hyperparameter = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    nesterov: bool = True,
+) -> GradientTransformation:
+    """`adam` with `nesterov`.
+
+    Source: Dozat, Incorporating Nesterov momentum into Adam, ICLR workshop 2016, without its schedule of b1.
+    """
+    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+
+
+def nadamw(
+    learning_rate: Hyperparameter,
+    b1: Hyperparameter = 0.9,
+    b2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    eps_root: Hyperparameter = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    weight_decay: Hyperparameter = 1e-4,
+    mask: Any = None,
+    *,
+    nesterov: bool = True,
+) -> GradientTransformation:
+    """`adamw` with `nesterov`. Source: as `nadam` and `adamw`."""
+    return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=nesterov)

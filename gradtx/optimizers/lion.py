@@ -1,0 +1,79 @@
+"""Lion (Chen et al., 2023): the sign of an interpolated momentum."""
+
+from typing import Any, NamedTuple
+
+from jax import Array
+from jax.typing import DTypeLike
+
+from gradtx import tree
+from gradtx.clock import Hyperparameter, at, start, tick
+from gradtx.combine.chain import chain
+from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.moments import ema
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.normalize import sign
+from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.value import number, storage_dtype
+
+
+class ScaleByLionState(NamedTuple):
+    """State of `scale_by_lion`."""
+
+    count: Array  # int32 scalar: updates made so far
+    mu: Params  # running mean of g, stored as `mu_dtype`
+
+
+@transformation
+class scale_by_lion(GradientTransformation):
+    """Replaces the gradient by the sign of its interpolation with a running mean.
+
+        u = sign(b1 mu + (1 - b1) g)
+        mu = b2 mu + (1 - b2) g                from zero
+
+    Args:
+      b1: weight of the mean in the step, in [0, 1).
+      b2: decay of the mean, in [0, 1).
+      mu_dtype: storage of mu; None means float32 or wider.
+
+    State: 4 bytes per float32 parameter. Reads: gradients only.
+    Source: Chen et al., Symbolic discovery of optimization algorithms, NeurIPS 2023, Program 1 (arXiv:2302.06675).
+      The sign of a complex entry is that of its two parts.
+    """
+
+    b1: Hyperparameter = number(default=0.9, within="[0, 1)")
+    b2: Hyperparameter = number(default=0.99, within="[0, 1)")
+    mu_dtype: DTypeLike | None = storage_dtype(default=None)
+
+    def init(self, params):
+        return ScaleByLionState(start(), mu=tree.zeros(params, self.mu_dtype))
+
+    def update(self, updates, state, params=None, **extra):
+        b1, b2 = at(state.count, self.b1, self.b2)
+
+        def leaf(g, mu):
+            return sign(ema(mu, g, b1)), ema(mu, g, b2)
+
+        updates, mu = tree.unzip_map(leaf, updates, state.mu, outputs=2)
+        return updates, ScaleByLionState(tick(state.count), mu)
+
+
+def lion(
+    learning_rate: Hyperparameter,
+    b1: Hyperparameter = 0.9,
+    b2: Hyperparameter = 0.99,
+    mu_dtype: DTypeLike | None = None,
+    weight_decay: Hyperparameter = 1e-3,
+    mask: Any = None,
+) -> GradientTransformation:
+    """Lion: every coordinate moves by the learning rate, and decays. Other arguments: `scale_by_lion`.
+
+        p <- p - learning_rate (sign(b1 mu + (1 - b1) g) + weight_decay p)
+
+    Args:
+      learning_rate: in units of the parameters; 3 to 10 times below AdamW's.
+      weight_decay: 3 to 10 times above AdamW's, to keep learning_rate weight_decay. Not negative.
+      mask: which leaves decay; see `add_decayed_weights`.
+    """
+    return chain(
+        scale_by_lion(b1, b2, mu_dtype), add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate)
+    )

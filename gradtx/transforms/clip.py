@@ -1,0 +1,107 @@
+"""Bounding the updates: by entry, by leaf, all together; and replacing NaN."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx import tree
+from gradtx.clock import ClockState, Hyperparameter, at, tick
+from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.moments import rms
+from gradtx.value import number
+
+
+@transformation
+class clip(GradientTransformation):
+    """Clips each entry of the updates to [-max_delta, max_delta].
+
+        u = min(max(g, -max_delta), max_delta)      real and imaginary parts apart
+
+    Args:
+      max_delta: positive, in units of the updates.
+
+    State: the time. Reads: updates only.
+    """
+
+    max_delta: Hyperparameter = number(within="(0, inf)")
+
+    def update(self, updates, state, params=None, **extra):
+        (bound,) = at(state.count, self.max_delta)
+
+        def leaf(g):
+            if jnp.iscomplexobj(g):
+                return jnp.clip(g.real, -bound, bound) + 1j * jnp.clip(g.imag, -bound, bound)
+            return jnp.clip(g, -bound, bound)
+
+        return tree.map(leaf, updates), ClockState(tick(state.count))
+
+
+@transformation
+class clip_by_global_norm(GradientTransformation):
+    """Scales all updates down together where their joint L2 norm exceeds a bound.
+
+        u = g min(1, max_norm / |g|),    |g| over all leaves, accumulated in float32 or wider
+
+    Args:
+      max_norm: positive, in units of the updates.
+
+    State: the time. Reads: updates only; every leaf once more, for the norm.
+    Source: Pascanu, Mikolov, Bengio, On the difficulty of training recurrent neural networks, ICML 2013, Algorithm 1.
+    A norm that is NaN clips nothing: a NaN stays in its own leaf and does not spread to the others.
+    """
+
+    max_norm: Hyperparameter = number(within="(0, inf)")
+
+    def update(self, updates, state, params=None, **extra):
+        (max_norm,) = at(state.count, self.max_norm)
+        factor = max_norm / jnp.fmax(tree.norm(updates), max_norm)  # fmax passes over NaN
+        return tree.map(lambda g: g * factor, updates), ClockState(tick(state.count))
+
+
+@transformation
+class clip_by_block_rms(GradientTransformation):
+    """Scales each leaf of the updates down where its root mean square exceeds a bound.
+
+        u = g / max(1, rms(g) / threshold),     rms per leaf
+
+    Args:
+      threshold: positive, in units of the updates.
+
+    State: the time. Reads: updates only.
+    Source: Shazeer, Stern, Adafactor, ICML 2018, section 6 (arXiv:1804.04235).
+    """
+
+    threshold: Hyperparameter = number(within="(0, inf)")
+
+    def update(self, updates, state, params=None, **extra):
+        (threshold,) = at(state.count, self.threshold)
+
+        def leaf(g):
+            return g * (threshold / jnp.fmax(rms(g), threshold))
+
+        return tree.map(leaf, updates), ClockState(tick(state.count))
+
+
+class ZeroNansState(NamedTuple):
+    """State of `zero_nans`."""
+
+    found_nan: Params  # bool scalar per leaf: whether the last update held a NaN
+
+
+@transformation
+class zero_nans(GradientTransformation):
+    """Replaces NaN by 0 in the updates, and remembers in which leaves there was one. Infinities stay.
+
+    State: 1 byte per leaf. Reads: updates only.
+    """
+
+    def init(self, params):
+        return ZeroNansState(tree.map(lambda p: jnp.zeros((), bool), params))
+
+    def update(self, updates, state, params=None, **extra):
+        def leaf(g, _):
+            is_nan = jnp.isnan(g)
+            return jnp.where(is_nan, jnp.zeros_like(g), g), jnp.any(is_nan)
+
+        updates, found_nan = tree.unzip_map(leaf, updates, state.found_nan, outputs=2)
+        return updates, ZeroNansState(found_nan)

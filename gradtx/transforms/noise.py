@@ -1,0 +1,56 @@
+"""Gradient noise."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.clock import ClockState, Hyperparameter, at, tick
+from gradtx.core import GradientTransformation, transformation
+from gradtx.value import number, part
+
+
+def _as_key(owner: str, name: str, key: Any) -> Any:
+    if isinstance(key, bool) or not (hasattr(key, "dtype") or isinstance(key, int)):
+        raise TypeError(f"`{owner}`: {name} must be an int or a key of `jax.random`, got {key!r}.")
+    return key
+
+
+@transformation
+class add_noise(GradientTransformation):
+    """Adds Gaussian noise, whose variance falls with time, to the updates.
+
+        u = g + n,    n ~ N(0, eta / (1 + t)^gamma),    t = 0 at the first update
+
+    Args:
+      eta: variance at the first update, in squared units of the updates. Not negative.
+      gamma: how fast the variance falls; 0 keeps it. Not negative.
+      key: an int, or a key of `jax.random`. Two runs with one key see the same noise.
+
+    The noise is a function of the key, the time and the leaf's place, so a run resumed from a checkpoint continues with
+    the noise that it would have seen. Complex leaves get complex noise of that variance.
+
+    State: the time. Reads: updates only.
+    Source: Neelakantan et al., Adding gradient noise improves learning for very deep networks, 2015 (arXiv:1511.06807).
+    Differs from Optax: the key is a field, not state, and there is no default key.
+    """
+
+    eta: Hyperparameter = number(within="[0, inf)")
+    gamma: Hyperparameter = number(within="[0, inf)")
+    key: Any = part(convert=_as_key)
+
+    def update(self, updates, state, params=None, **extra):
+        eta, gamma = at(state.count, self.eta, self.gamma)
+        deviation = jnp.sqrt(eta / (1.0 + state.count) ** gamma)
+        leaves, structure = jax.tree.flatten(updates)
+        key = jax.random.fold_in(_typed(self.key), state.count)
+        keys = (jax.random.fold_in(key, place) for place in range(len(leaves)))
+        noisy = [g + deviation * jax.random.normal(k, g.shape, g.dtype) for g, k in zip(leaves, keys, strict=True)]
+        return structure.unflatten(noisy), ClockState(tick(state.count))
+
+
+def _typed(key: Any) -> Any:
+    if jnp.ndim(key) > 0:  # the raw words of a key
+        return jax.random.wrap_key_data(key)
+    is_typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return key if is_typed else jax.random.key(key)

@@ -1,0 +1,104 @@
+"""Forgetting size: signs, centred gradients, and steps in proportion to the parameters."""
+
+import jax.numpy as jnp
+
+from gradtx import tree
+from gradtx.clock import ClockState, Hyperparameter, at, tick
+from gradtx.core import EmptyState, GradientTransformation, require_params, transformation
+from gradtx.moments import rms, root
+from gradtx.value import number
+
+
+@transformation
+class scale_by_sign(GradientTransformation):
+    """Replaces each entry of the updates by its sign: -1, 0 or 1; of complex entries, both parts' signs.
+
+    State: none. Reads: updates only.
+    Source: Bernstein, Wang, Azizzadenesheli, Anandkumar, signSGD, ICML 2018 (arXiv:1802.04434).
+    """
+
+    def init(self, params):
+        return EmptyState()
+
+    def update(self, updates, state, params=None, **extra):
+        return tree.map(sign, updates), state
+
+
+def sign(x):
+    """The sign of x; of a complex x, the signs of its real and imaginary parts."""
+    return jnp.sign(x.real) + 1j * jnp.sign(x.imag) if jnp.iscomplexobj(x) else jnp.sign(x)
+
+
+@transformation
+class centralize(GradientTransformation):
+    """Subtracts from each leaf of two or more dimensions its mean over all dimensions but the first.
+
+        u = g - mean(g, dimensions 1, 2, ...)
+
+    State: none. Reads: updates only.
+    Source: Yong, Huang, Hua, Zhang, Gradient Centralization, ECCV 2020 (arXiv:2004.01461), for whom the first dimension
+      is the output; the axes are Optax's, also for JAX's kernels, whose output dimension comes last.
+    """
+
+    def init(self, params):
+        return EmptyState()
+
+    def update(self, updates, state, params=None, **extra):
+        def leaf(g):
+            return g - jnp.mean(g, axis=tuple(range(1, g.ndim)), keepdims=True) if g.ndim > 1 and g.size else g
+
+        return tree.map(leaf, updates), state
+
+
+@transformation
+class scale_by_trust_ratio(GradientTransformation):
+    """Scales each leaf of the updates to a length in proportion to its parameter's.
+
+        u = g  trust_coefficient max(|p|, min_norm) / (max(|g|, min_norm) + eps)        u = g where |p| or |g| is 0
+
+    |.| is the L2 norm of a whole leaf.
+
+    Args:
+      min_norm: norms below it count as it. Not negative.
+      trust_coefficient: the step's length as a fraction of the parameter's. Positive.
+      eps: added to the update's norm. Not negative.
+
+    State: the time. Reads: params; both trees once more, for the norms.
+    Source: You, Gitman, Ginsburg, Large batch training of convolutional networks, 2017 (arXiv:1708.03888).
+    """
+
+    min_norm: Hyperparameter = number(default=0.0, within="[0, inf)")
+    trust_coefficient: Hyperparameter = number(default=1.0, within="(0, inf)")
+    eps: Hyperparameter = number(default=0.0, within="[0, inf)")
+
+    def update(self, updates, state, params=None, **extra):
+        params = require_params(params, self)
+        min_norm, coefficient, eps = at(state.count, self.min_norm, self.trust_coefficient, self.eps)
+        present = tree.zip_map(lambda g, p: p, updates, params)
+        p_square, g_square = tree.sums_of_squares(present), tree.sums_of_squares(updates)
+        p_norm, g_norm = jnp.maximum(root(p_square), min_norm), jnp.maximum(root(g_square), min_norm)
+        zero = (min_norm == 0) & ((p_square == 0) | (g_square == 0))
+        ratio = jnp.where(zero, 1.0, coefficient * p_norm / jnp.where(zero, 1.0, g_norm + eps))
+        updates = tree.map(lambda g, r: g * r, updates, tree.spread(ratio, updates))
+        return updates, ClockState(tick(state.count))
+
+
+@transformation
+class scale_by_param_block_rms(GradientTransformation):
+    """Multiplies each leaf of the updates by its parameter's root mean square.
+
+        u = g max(rms(p), min_scale),       rms per leaf
+
+    Args:
+      min_scale: positive, in units of the parameters; lets a parameter that starts at zero move.
+
+    State: the time. Reads: params.
+    Source: Shazeer, Stern, Adafactor, ICML 2018, section 8 (arXiv:1804.04235).
+    """
+
+    min_scale: Hyperparameter = number(default=1e-3, within="(0, inf)")
+
+    def update(self, updates, state, params=None, **extra):
+        (min_scale,) = at(state.count, self.min_scale)
+        leaf = lambda g, p: g * jnp.maximum(rms(p), min_scale)
+        return tree.zip_map(leaf, updates, require_params(params, self)), ClockState(tick(state.count))

@@ -1,0 +1,78 @@
+"""In Flax: as the `tx` of `TrainState`, and of `nnx.Optimizer`."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from flax.training.train_state import TrainState
+
+import gradtx
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
+Y = X[:, :2] * 2 - 1
+
+
+def matrices(params):
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+METHODS = {
+    "adamw": lambda lib: lib.adamw(0.05, mask=matrices),
+    "adafactor": lambda lib: lib.adafactor(0.05, min_dim_size_to_factor=2),
+    "clip + sgd": lambda lib: lib.chain(lib.clip_by_global_norm(1.0), lib.sgd(0.05, momentum=0.9)),
+}
+
+
+@pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
+def test_train_state_trains_as_with_optax_in_one_trace(make):
+    traces = []
+
+    @jax.jit
+    def step(state):
+        traces.append(state)
+        loss = lambda p: jnp.mean((state.apply_fn({"params": p}, X) - Y) ** 2)
+        return state.apply_gradients(grads=jax.grad(loss)(state.params))
+
+    model = nn.Dense(2)
+    params = model.init(jax.random.key(0), X)["params"]
+    results, apply = [], model.apply
+    for lib in (gradtx, gradtx, optax):  # built anew, ours is equal to itself
+        state = TrainState.create(apply_fn=apply, params=params, tx=make(lib))
+        for _ in range(3):
+            state = step(state)
+        results.append(state.params)
+    # float32 rounding in another order of operations
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), results[0], results[2])
+    assert len(traces) == 2  # one of them Optax's
+
+
+@pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
+def test_nnx_optimizer_trains_as_with_optax(make):
+    results = []
+    for lib in (gradtx, optax):
+        model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+        optimizer = nnx.Optimizer(model, make(lib), wrt=nnx.Param)
+
+        @nnx.jit
+        def step(model, optimizer):
+            grads = nnx.grad(lambda m: jnp.mean((m(X) - Y) ** 2))(model)
+            optimizer.update(model, grads)
+
+        for _ in range(3):
+            step(model, optimizer)
+        results.append(nnx.to_pure_dict(nnx.state(model)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *results)
+
+
+def test_a_path_mask_in_nnx():
+    model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, gradtx.adamw(0.1, weight_decay=1.0, mask="kernel"), wrt=nnx.Param)
+    zero = jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.Param))
+    before = jnp.array(model.kernel[...])
+    model.bias[...] = jnp.ones(2)
+    optimizer.update(model, zero)
+    np.testing.assert_allclose(model.kernel[...], before * 0.9, rtol=1e-6)
+    assert model.bias[...].tolist() == [1.0, 1.0]

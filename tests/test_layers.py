@@ -1,0 +1,50 @@
+"""Imports follow the direction drawn in the README."""
+
+import ast
+import sys
+from pathlib import Path
+
+LAYERS = (
+    {"moments", "linalg", "storage", "value"},
+    {"tree", "clock"},
+    {"core", "schedules"},
+    {"combine"},
+    {"transforms"},
+    {"optimizers"},
+)
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+FOLDERS = {"schedules", "combine", "transforms", "optimizers"}  # their files may import each other
+ROOT = Path(__file__).parents[1] / "gradtx"
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            yield node.module.split("."), [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name.split("."), []) for alias in node.names)
+
+
+def test_modules_import_only_from_lower_layers():
+    for path in ROOT.rglob("*.py"):
+        here = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if here == "__init__":
+            continue
+        for (top, *inner), names in imports(path):
+            for part in (inner[:1] or names) if top == "gradtx" else ():
+                sibling = part == here and here in FOLDERS
+                assert sibling or RANK[part] < RANK[here], f"{path} imports {part}"
+
+
+def test_the_package_depends_on_jax_alone():
+    allowed = {"gradtx", "jax", "numpy"} | sys.stdlib_module_names  # numpy comes with jax
+    for path in ROOT.rglob("*.py"):
+        for (top, *_), _ in imports(path):
+            assert top in allowed, f"{path} imports {top}"
+
+
+def test_no_file_holds_two_ideas():
+    for path in ROOT.rglob("*.py"):
+        lines = len(path.read_text().splitlines())
+        assert lines <= 260, f"{path} has {lines} lines"
