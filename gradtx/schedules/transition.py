@@ -1,0 +1,46 @@
+"""Going from one number to another: the arithmetic of every schedule that has an end."""
+
+from collections.abc import Callable, Iterable
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.schedules.schedule import Steps
+
+
+def remaining(count: Array, steps: Steps, begin: Steps = 0) -> Array:
+    """What is left of a transition: 1 until `begin`, then 1/steps less at every step, 0 from `begin + steps` on.
+
+    A transition of no steps is over at `begin`.
+    """
+    elapsed = count - begin  # as integers: exact however late it begins
+    return jnp.clip((steps * 1.0 - elapsed) / jnp.maximum(steps, 1), 0.0, 1.0)
+
+
+def between(start: Array, end: Array, left: Array) -> Array:
+    """`start` where `left` is 1 and `end` where it is 0, both exactly, and on the line between them elsewhere.
+
+    Counted from the nearer of the two, so that rounding never leaves the interval.
+    """
+    drop = start - end
+    return jnp.where(left < 0.5, end + drop * left, start - drop * (1 - left))
+
+
+def half_cosine(left: Array) -> Array:
+    """(1 + cos(pi f)) / 2, where f = 1 - left is what is done; as a squared sine, which is exact at both ends."""
+    return jnp.sin(jnp.pi / 2 * left) ** 2
+
+
+def through(
+    count: Array,
+    start: Array,
+    points: Iterable[tuple[Steps, Array]],
+    shape: Callable[[Array], Array] | None = None,
+) -> Array:
+    """From `start` at count 0 through each (step, value) in turn, constant after the last; by lines if no `shape`."""
+    begin, x = 0, jnp.broadcast_to(start, jnp.broadcast_shapes(start.shape, count.shape))
+    for step, value in points:
+        left = remaining(count, step - begin, begin)
+        x = between(x, value, shape(left) if shape else left)
+        begin = step
+    return x
