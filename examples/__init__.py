@@ -1,0 +1,1 @@
+"""Programs that use gradtx. Each runs as `python -m examples.<name>`."""
