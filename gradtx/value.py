@@ -41,7 +41,7 @@ def number(
         if isinstance(x, (np.generic, np.ndarray)) and np.ndim(x) == 0 and not isinstance(x, np.bool_):
             x = x.item()
         if isinstance(x, (int, float)) and not isinstance(x, bool):
-            if integer and x != int(x):
+            if integer and not float(x).is_integer():
                 raise ValueError(f"`{owner}`: {name} must be a whole number, got {x!r}.")
             if not inside(x):
                 raise ValueError(f"`{owner}`: {name} must {_in_words(within)}, got {x!r}.")
@@ -56,9 +56,9 @@ def number(
     return dataclasses.field(default=default, kw_only=kw_only, metadata={"convert": convert})
 
 
-def part(*, convert: Callable[[str, str, Any], Any] | None = None) -> Any:
+def part(*, default: Any = dataclasses.MISSING, convert: Callable[[str, str, Any], Any] | None = None) -> Any:
     """A field that is itself a pytree: other values, an array, a random key."""
-    return dataclasses.field(metadata={"convert": convert})
+    return dataclasses.field(default=default, metadata={"convert": convert})
 
 
 def static(

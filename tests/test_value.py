@@ -50,6 +50,7 @@ def test_numpy_numbers_and_ints_become_python_floats():
         ({"x": True}, TypeError, "x must be a number"),
         ({"x": None}, TypeError, "x must be a number"),
         ({"steps": 1.5}, ValueError, "`point`: steps must be a whole number, got 1.5"),
+        ({"steps": float("inf")}, ValueError, "`point`: steps must be a whole number, got inf"),
         ({"steps": -1}, ValueError, "`point`: steps must not be negative, got -1"),
         ({"steps": lambda count: 1}, TypeError, "steps must be a whole number, got <function"),
         ({"mode": "c"}, ValueError, r"`point`: mode must be one of \('a', 'b'\), got 'c'"),

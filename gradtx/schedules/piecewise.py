@@ -1,6 +1,5 @@
 """Numbers that change at given steps: by jumps, or by way of lines and cosines."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,13 +8,13 @@ import jax.numpy as jnp
 from gradtx.clock import Hyperparameter, at
 from gradtx.schedules.schedule import STEPS, Schedule
 from gradtx.schedules.transition import half_cosine, through
-from gradtx.value import number, static, value
+from gradtx.value import number, part, static, value
 
 Scales = Mapping[int, Hyperparameter] | None
 
 
-def _scales() -> Any:
-    """A field {step: scale} or None, kept as a sorted copy. Its scales are leaves, its steps are structure."""
+def _as_scales() -> Any:
+    """The conversion of {step: scale} or None to a sorted copy. Its scales are leaves, its steps are structure."""
     step, scale = (number(integer=True, within=STEPS), number(within="[0, inf)"))
 
     def convert(owner: str, name: str, x: Any) -> Scales:
@@ -27,7 +26,7 @@ def _scales() -> Any:
             found[boundary] = scale.metadata["convert"](owner, f"{name}[{boundary}]", factor)
         return dict(sorted(found.items())) or None
 
-    return dataclasses.field(default=None, metadata={"convert": convert})
+    return convert
 
 
 @value
@@ -43,7 +42,7 @@ class piecewise_constant_schedule(Schedule):
     """
 
     init_value: Hyperparameter = number()
-    boundaries_and_scales: Scales = _scales()
+    boundaries_and_scales: Scales = part(default=None, convert=_as_scales())
 
     def value_at(self, count):
         scales = self.boundaries_and_scales or {}
@@ -69,7 +68,7 @@ class piecewise_interpolate_schedule(Schedule):
 
     interpolate_type: str = static(one_of=("linear", "cosine"))
     init_value: Hyperparameter = number()
-    boundaries_and_scales: Scales = _scales()
+    boundaries_and_scales: Scales = part(default=None, convert=_as_scales())
 
     def value_at(self, count):
         scales = self.boundaries_and_scales or {}
