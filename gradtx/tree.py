@@ -115,23 +115,13 @@ def zeros_without(x: Any, axis: int) -> Array:
     return jnp.zeros(shape, x.dtype)
 
 
-# Norms: one reduction per leaf, all leaves' sums in one vector
-
-
-def sums_of_squares(tree: Any) -> Array:
-    """The sum of |x|^2 over each leaf: a vector with an entry per leaf, in the order of `jax.tree.leaves`."""
-    sums = [jnp.sum(abs_sq(x)) for x in jax.tree.leaves(tree)]
-    return jnp.stack(sums) if sums else jnp.zeros((0,))
-
-
-def spread(vector: Array, like: Any) -> Any:
-    """The tree with the structure of `like` whose leaves are the vector's entries."""
-    return jax.tree.unflatten(jax.tree.structure(like), list(vector))
+# Norms
 
 
 def norm(tree: Any) -> Array:
-    """The L2 norm of all leaves together, accumulated in float32 or wider."""
-    total = jnp.sum(sums_of_squares(widen(tree)))
+    """The L2 norm of all leaves together, in float32 or wider: one reduction per leaf, and one of all their sums."""
+    sums = [jnp.sum(abs_sq(x)) for x in jax.tree.leaves(widen(tree))]
+    total = jnp.sum(jnp.stack(sums)) if sums else jnp.zeros(())
     return jnp.where(total > 0, root(total), total)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from gradtx import tree
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.core import EmptyState, GradientTransformation, require_params, transformation
-from gradtx.moments import rms, root
+from gradtx.moments import abs_sq, rms, root
 from gradtx.value import number
 
 
@@ -74,13 +74,14 @@ class scale_by_trust_ratio(GradientTransformation):
     def update(self, updates, state, params=None, **extra):
         params = require_params(params, self)
         min_norm, coefficient, eps = at(state.count, self.min_norm, self.trust_coefficient, self.eps)
-        present = tree.zip_map(lambda g, p: p, updates, params)
-        p_square, g_square = tree.sums_of_squares(present), tree.sums_of_squares(updates)
-        p_norm, g_norm = jnp.maximum(root(p_square), min_norm), jnp.maximum(root(g_square), min_norm)
-        zero = (min_norm == 0) & ((p_square == 0) | (g_square == 0))
-        ratio = jnp.where(zero, 1.0, coefficient * p_norm / jnp.where(zero, 1.0, g_norm + eps))
-        updates = tree.map(lambda g, r: g * r, updates, tree.spread(ratio, updates))
-        return updates, ClockState(tick(state.count))
+
+        def leaf(g, p):
+            g_square, p_square = jnp.sum(abs_sq(g)), jnp.sum(abs_sq(p))
+            g_norm, p_norm = jnp.maximum(root(g_square), min_norm), jnp.maximum(root(p_square), min_norm)
+            zero = (min_norm == 0) & ((p_square == 0) | (g_square == 0))
+            return g * jnp.where(zero, 1.0, coefficient * p_norm / jnp.where(zero, 1.0, g_norm + eps))
+
+        return tree.zip_map(leaf, updates, params), ClockState(tick(state.count))
 
 
 @transformation
