@@ -5,11 +5,11 @@ from jax import Array
 
 
 def ema(average: Array, x: Array, decay: Array) -> Array:
-    """decay * average + (1 - decay) * x, the exponential moving average's next value.
+    """The exponential moving average's next value.
 
-    Written as a step from the average to x, so that only the small factor 1 - decay is rounded to x's dtype.
+    Not average + (1 - decay) (x - average): a large average would swallow x, even at decay 0.
     """
-    return average + (1 - decay) * (x - average)
+    return decay * average + (1 - decay) * x
 
 
 def ema_mass(decay: Array, count: Array) -> Array:

@@ -27,7 +27,7 @@ def test_the_mass_is_exact_for_decays_near_one():
 
 def test_the_average_of_a_constant_reaches_it():
     average = jax.lax.fori_loop(0, 20_000, lambda _, m: moments.ema(m, 1.0, 0.999), jnp.float32(0))
-    # it stops where a step of 1 - decay times the rest is below half a unit in the last place, 3e-8
+    # each step rounds by half a unit in the last place, 3e-8, and the average remembers 1 / (1 - decay) steps
     assert abs(average - 1) < 6e-8 / (1 - 0.999)
 
 

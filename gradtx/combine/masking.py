@@ -16,7 +16,7 @@ def as_mask(owner: str, name: str, mask: Any) -> Any:
     - None or True: every leaf;
     - a pytree of bools, with the parameters' structure or a prefix of it; compared by path, so that the container
       does not matter;
-    - a function from parameters to such a tree, called whenever the mask is needed;
+    - a function from the parameters' shapes (`jax.ShapeDtypeStruct`s, float32 or wider) to such a tree;
     - a pattern, or several: a regular expression searched in the leaf's path ("encoder/0/kernel"); True where one is
       found. A pattern that no path matches is an error.
     """
@@ -51,7 +51,7 @@ def chosen(mask: Any, params: Any, owner: str) -> Any:
     """
     names = tree.paths(params)
     if callable(mask):
-        mask = as_mask(owner, "mask", mask(params))
+        mask = as_mask(owner, "mask", mask(jax.eval_shape(tree.widen, params)))
     if mask is None:
         keep = [True] * len(names)
     elif isinstance(mask, _Paths):
@@ -85,7 +85,7 @@ class masked(GradientTransformation):
 
     State: the inner one's, for the chosen leaves alone; the others cost nothing. Reads: what the inner one reads.
     Differs from Optax: leaves that are not chosen are None, not `MaskedNode`, in the inner state, which is not
-    wrapped; a function is given the parameters at each update too, when they are passed.
+    wrapped; a function is given shapes, the same at every call.
     """
 
     inner: GradientTransformation = part(convert=lambda owner, name, tx: as_transformation(tx))

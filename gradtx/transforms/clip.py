@@ -47,7 +47,8 @@ class clip_by_global_norm(GradientTransformation):
 
     State: the time. Reads: updates only; every leaf once more, for the norm.
     Source: Pascanu, Mikolov, Bengio, On the difficulty of training recurrent neural networks, ICML 2013, Algorithm 1.
-    A norm that is NaN clips nothing: a NaN stays in its own leaf and does not spread to the others.
+    A norm that is NaN clips nothing: a NaN stays in its own leaf and does not spread to the others. A norm that is
+    infinite (in float32, from 2e19 on) makes finite updates 0.
     """
 
     max_norm: Hyperparameter = number(within="(0, inf)")

@@ -22,10 +22,10 @@ class add_decayed_weights(GradientTransformation):
 
     Args:
       weight_decay: not negative; per update, in units of updates per unit of parameter.
-      mask: which leaves decay. A pytree of bools with the parameters' structure or a prefix of it; a function from
-        parameters to such a tree, such as `lambda params: jax.tree.map(lambda p: p.ndim > 1, params)` for matrices
-        only; or one or more regular expressions searched in a leaf's path ("encoder/0/kernel"), such as "kernel$".
-        None: all leaves.
+      mask: which leaves decay. A pytree of bools with the parameters' structure or a prefix of it; a function from the
+        parameters' shapes (`jax.ShapeDtypeStruct`s) to such a tree, such as
+        `lambda params: jax.tree.map(lambda p: p.ndim > 1, params)` for matrices only; or one or more regular
+        expressions searched in a leaf's path ("encoder/0/kernel"), such as "kernel$". None: all leaves.
 
     State: the time. Reads: params.
     Raises:

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.core import GradientTransformation, transformation
@@ -28,11 +29,12 @@ class add_noise(GradientTransformation):
       key: an int, or a key of `jax.random`. Two runs with one key see the same noise.
 
     The noise is a function of the key, the time and the leaf's place, so a run resumed from a checkpoint continues with
-    the noise that it would have seen. Complex leaves get complex noise of that variance.
+    the noise that it would have seen. The two parts of a complex entry get noise of that variance each.
 
     State: the time. Reads: updates only.
     Source: Neelakantan et al., Adding gradient noise improves learning for very deep networks, 2015 (arXiv:1511.06807).
-    Differs from Optax: the key is a field, not state, and there is no default key.
+    Differs from Optax: the key is a field, not state; there is no default key; both parts of complex noise have that
+      variance.
     """
 
     eta: Hyperparameter = number(within="[0, inf)")
@@ -45,8 +47,13 @@ class add_noise(GradientTransformation):
         leaves, structure = jax.tree.flatten(updates)
         key = jax.random.fold_in(_typed(self.key), state.count)
         keys = (jax.random.fold_in(key, place) for place in range(len(leaves)))
-        noisy = [g + deviation * jax.random.normal(k, g.shape, g.dtype) for g, k in zip(leaves, keys, strict=True)]
+        noisy = [g + deviation * _normal(k, g) for g, k in zip(leaves, keys, strict=True)]
         return structure.unflatten(noisy), ClockState(tick(state.count))
+
+
+def _normal(key: Any, like: Array) -> Array:
+    noise = jax.random.normal(key, like.shape, like.dtype)
+    return noise * 2**0.5 if jnp.iscomplexobj(like) else noise  # JAX's complex normal has half the variance per part
 
 
 def _typed(key: Any) -> Any:

@@ -1,0 +1,190 @@
+"""clip, clip_by_global_norm, clip_by_block_rms, zero_nans: bounds on elements, on the tree, on each leaf; no NaN."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gradtx
+from tests.oracle import both_precisions, check, leafwise, rms
+
+
+def clip(bound):
+    """u = min(max(g, -bound), bound)."""
+
+    @leafwise
+    def rule(p):
+        return lambda g, p, t: np.minimum(np.maximum(g, -bound), bound)
+
+    return rule
+
+
+def clip_by_global_norm(bound):
+    """u = g min(1, bound / |g|), |g| over all leaves: Pascanu, Mikolov and Bengio 2013, Algorithm 1.
+
+    torch divides by |g| + 1e-6 instead and so always lands a little inside the ball.
+    """
+    bound = bound if callable(bound) else lambda t, bound=bound: bound
+
+    def rule(params):
+        def step(grads, params, t):
+            norm = np.sqrt(sum(np.sum(np.abs(g) ** 2) for g in grads.values()))
+            return {path: g * min(1.0, bound(t - 1) / norm) for path, g in grads.items()}
+
+        return step
+
+    return rule
+
+
+def clip_by_block_rms(bound):
+    """u = g / max(1, RMS(g) / bound) for each leaf: Shazeer and Stern 2018, section 6."""
+
+    @leafwise
+    def rule(p):
+        return lambda g, p, t: g / max(1.0, rms(g) / bound)
+
+    return rule
+
+
+RULES = {"clip": clip, "clip_by_global_norm": clip_by_global_norm, "clip_by_block_rms": clip_by_block_rms}
+
+
+@both_precisions
+@pytest.mark.parametrize("bound", [0.1, 1.0, 4.0, 5.5, 100.0])
+@pytest.mark.parametrize("name", RULES)
+def test_updates_are_clipped_as_the_formula_says(name, bound, precision):
+    check(getattr(gradtx, name)(bound), RULES[name](bound), precision, coupling=0.01)
+
+
+@pytest.mark.parametrize("name", ["clip_by_global_norm", "clip_by_block_rms"])
+def test_a_norm_counts_the_modulus_of_complex_elements(name):
+    tx = gradtx.chain(getattr(gradtx, name)(0.5), gradtx.scale_by_learning_rate(0.1))
+    inner = RULES[name](0.5)
+
+    def rule(params):
+        step = inner(params)
+        return lambda grads, params, t: {path: -0.1 * u for path, u in step(grads, params, t).items()}
+
+    check(tx, rule, complex_leaves=("dense/kernel", "scale"))
+
+
+def test_a_scheduled_bound_takes_the_value_of_its_step():
+    def bound(t):
+        return 8.0 / (1 + t)
+
+    check(gradtx.clip_by_global_norm(bound), clip_by_global_norm(bound), coupling=0.01)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_what_is_small_enough_changes_no_bit(name):
+    rng = np.random.default_rng(9)
+    g = {"a": jnp.asarray(0.01 * rng.normal(size=(7, 3)), jnp.float32), "b": jnp.asarray([1e-30, -2e-38], jnp.float32)}
+    tx = getattr(gradtx, name)(1.0)
+    updates, _ = tx.update(g, tx.init(g), g)
+    jax.tree.map(np.testing.assert_array_equal, updates, g)
+
+
+def test_a_gradient_on_the_bound_changes_no_bit():
+    g = jnp.array([3.0, -4.0])
+    for tx in [gradtx.clip_by_global_norm(5.0), gradtx.clip(4.0)]:
+        updates, _ = tx.update(g, tx.init(g), g)
+        np.testing.assert_array_equal(updates, g)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_gradient_of_zeros_stays_zero(name):
+    g = {"a": jnp.zeros((2, 2)), "b": jnp.zeros(())}
+    tx = getattr(gradtx, name)(1.0)
+    updates, _ = tx.update(g, tx.init(g), g)
+    jax.tree.map(np.testing.assert_array_equal, updates, g)
+
+
+CLIP = jax.jit(lambda tx, g: tx.update(g, tx.init(g), g))  # the bound is data: compiled once for all examples
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    scale=st.floats(1e-3, 1e6),
+    bound=st.floats(1e-3, 1e3),
+    seed=st.integers(0, 2**16),
+)
+def test_the_global_norm_never_exceeds_the_bound_and_the_direction_stays(scale, bound, seed):
+    rng = np.random.default_rng(seed)
+    g = {"a": jnp.asarray(scale * rng.normal(size=(3, 2)), jnp.float32), "b": jnp.asarray(scale, jnp.float32)}
+    tx = gradtx.clip_by_global_norm(bound)
+    updates, _ = CLIP(tx, g)
+    before = np.concatenate([np.ravel(x) for x in jax.tree.leaves(g)]).astype(np.float64)
+    after = np.concatenate([np.ravel(x) for x in jax.tree.leaves(updates)]).astype(np.float64)
+    assert np.linalg.norm(after) <= bound * (1 + 1e-6)  # float32 rounds the factor and every product
+    want = min(np.linalg.norm(before), bound) * before / np.linalg.norm(before)
+    np.testing.assert_allclose(after, want, rtol=2e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_leaf_that_is_not_finite_leaves_the_other_leaves_finite(bad):
+    g = {"good": jnp.array([3.0, 4.0]), "bad": jnp.array([bad, 1.0])}
+    tx = gradtx.clip_by_global_norm(1.0)
+    updates, _ = tx.update(g, tx.init(g), g)
+    assert np.all(np.isfinite(updates["good"]))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_norm_beyond_the_gradients_precision_is_still_right(dtype):
+    """Squares of 300 overflow float16, and a sum of a thousand ones stops at 256 in bfloat16."""
+    g = jnp.full(1000, 300.0, dtype)  # exact in both
+    for tx, want in [
+        (gradtx.clip_by_global_norm(1.0), 1 / np.sqrt(1000)),
+        (gradtx.clip_by_block_rms(1.0), 1.0),
+    ]:
+        updates, _ = tx.update(g, tx.init(g), g)
+        assert updates.dtype == jnp.float32
+        np.testing.assert_allclose(updates, np.full(1000, want), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [("clip", "max_delta"), ("clip_by_global_norm", "max_norm"), ("clip_by_block_rms", "threshold")],
+)
+@pytest.mark.parametrize("value", [-1.0, np.float32(-1.0)])
+def test_a_negative_bound_is_an_error_that_names_it(name, argument, value):
+    with pytest.raises(ValueError, match=rf"`{name}`: {argument} must .*, got .*-1\.0"):
+        getattr(gradtx, name)(value)
+
+
+def test_nans_become_zero_and_everything_else_keeps_its_bits():
+    g = {"a": jnp.array([1.5, np.nan, -np.inf, np.inf, -0.0, 2e-38]), "b": jnp.array(2.0), "c": jnp.array([[np.nan]])}
+    tx = gradtx.zero_nans()
+    updates, _ = tx.update(g, tx.init(g), g)
+    np.testing.assert_array_equal(updates["a"], jnp.array([1.5, 0.0, -np.inf, np.inf, -0.0, 2e-38]))
+    assert np.signbit(updates["a"][4])
+    np.testing.assert_array_equal(updates["b"], 2.0)
+    np.testing.assert_array_equal(updates["c"], [[0.0]])
+
+
+def test_the_state_says_which_leaves_had_a_nan_in_the_last_update():
+    g = {"a": jnp.array([1.0, np.nan]), "b": jnp.array([np.inf])}
+    tx = gradtx.zero_nans()
+    state = tx.init(g)
+    assert not any(bool(found) for found in state.found_nan.values())
+    _, state = tx.update(g, state, g)
+    assert {key: bool(found) for key, found in state.found_nan.items()} == {"a": True, "b": False}
+    _, state = tx.update({"a": jnp.ones(2), "b": jnp.array([np.nan])}, state, g)
+    assert {key: bool(found) for key, found in state.found_nan.items()} == {"a": False, "b": True}
+
+
+def test_a_complex_nan_becomes_zero_whichever_part_it_is_in():
+    g = jnp.array([complex(np.nan, 1.0), complex(1.0, np.nan), 1 + 2j], jnp.complex64)
+    tx = gradtx.zero_nans()
+    updates, _ = tx.update(g, tx.init(g), g)
+    np.testing.assert_array_equal(updates, np.array([0, 0, 1 + 2j], np.complex64))
+
+
+def test_a_nan_gradient_does_not_enter_the_means_behind_it():
+    tx = gradtx.chain(gradtx.zero_nans(), gradtx.scale_by_adam())
+    g = jnp.ones(2)
+    state = tx.init(g)
+    for bad in [1.0, np.nan, 1.0, 1.0]:
+        updates, state = tx.update(jnp.array([bad, 1.0]), state, g)
+        assert np.all(np.isfinite(updates))

@@ -1,0 +1,131 @@
+"""add_decayed_weights: Loshchilov and Hutter 2019; the mask as a tree, a function, or patterns of paths."""
+
+from collections import namedtuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+from tests.oracle import check
+
+
+def decayed(weight_decay, takes=lambda path: True):
+    """u = g + wd theta on the leaves taken, g on the others."""
+    weight_decay = weight_decay if callable(weight_decay) else lambda t, wd=weight_decay: wd
+
+    def rule(params):
+        def step(grads, params, t):
+            return {path: g + weight_decay(t - 1) * params[path] * takes(path) for path, g in grads.items()}
+
+        return step
+
+    return rule
+
+
+def scaled(rule, factor=-0.1):
+    """The rule's updates times a factor, downhill, so that the parameters do not grow."""
+
+    def start(params):
+        inner = rule(params)
+        return lambda grads, params, t: {path: factor * u for path, u in inner(grads, params, t).items()}
+
+    return start
+
+
+def is_matrix(params):
+    return jax.tree.map(lambda p: p.ndim == 2, params)
+
+
+MASKS = {
+    "everything": (None, lambda path: True),
+    "a tree": ({"dense": {"kernel": True, "bias": False}, "scale": False}, lambda path: path == "dense/kernel"),
+    "a prefix of the tree": ({"dense": True, "scale": False}, lambda path: path.startswith("dense")),
+    "a function of the params": (is_matrix, lambda path: path == "dense/kernel"),
+    "a function that gives a prefix": (lambda params: {"dense": False, "scale": True}, lambda path: path == "scale"),
+    "a pattern found anywhere in the path": ("se/k", lambda path: path == "dense/kernel"),
+    "a pattern with an anchor": ("^dense/", lambda path: path.startswith("dense")),
+    "a pattern that excludes": ("^(?!.*bias)", lambda path: "bias" not in path),
+    "patterns of which one suffices": (["bias$", "^scale$"], lambda path: path in ("dense/bias", "scale")),
+    "patterns in a tuple": (("bias$", "^scale$"), lambda path: path in ("dense/bias", "scale")),
+}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_the_parameters_times_the_decay_are_added_where_the_mask_says(mask):
+    given, takes = MASKS[mask]
+    tx = gradtx.chain(gradtx.add_decayed_weights(0.3, given), gradtx.scale(-0.1))
+    check(tx, scaled(decayed(0.3, takes)))
+
+
+def test_a_scheduled_decay_takes_the_value_of_its_step():
+    def decay(t):
+        return 0.5 / (1 + t)
+
+    tx = gradtx.chain(gradtx.add_decayed_weights(decay), gradtx.scale(-0.1))
+    check(tx, scaled(decayed(decay)))
+
+
+def test_no_decay_changes_no_bit():
+    p, g = jnp.array([1e20, -3.0]), jnp.array([1e-20, 0.1])
+    tx = gradtx.add_decayed_weights()
+    updates, _ = tx.update(g, tx.init(p), p)
+    np.testing.assert_array_equal(updates, g)
+
+
+def test_what_the_mask_leaves_out_changes_no_bit():
+    params = {"kernel": jnp.ones(2), "bias": jnp.full(2, 1e20)}
+    grads = {"kernel": jnp.ones(2), "bias": jnp.array([1e-20, 0.1])}
+    tx = gradtx.add_decayed_weights(0.5, mask="kernel")
+    updates, _ = tx.update(grads, tx.init(params), params)
+    np.testing.assert_array_equal(updates["bias"], grads["bias"])
+    np.testing.assert_array_equal(updates["kernel"], [1.5, 1.5])
+
+
+def test_a_mask_function_is_given_the_same_shapes_at_every_call():
+    seen = []
+
+    def matrices(params):
+        seen.append(jax.tree.map(lambda x: (type(x), x.shape, str(x.dtype)), params))
+        return jax.tree.map(lambda x: x.ndim > 1, params)
+
+    params = {"a": jnp.ones((2, 1), jnp.bfloat16), "b": jnp.ones(2)}
+    grads = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float16), params)
+    tx = gradtx.chain(gradtx.masked(gradtx.trace(0.9), matrices), gradtx.add_decayed_weights(0.5, matrices))
+    updates, state = tx.update(grads, tx.init(params), params)
+    tx.update(grads, state, params)
+    np.testing.assert_array_equal(updates["a"], [[0.5], [0.5]])
+    np.testing.assert_array_equal(updates["b"], [0.0, 0.0])
+    shape = jax.ShapeDtypeStruct
+    assert len(seen) > 3 and all(x == {"a": (shape, (2, 1), "float32"), "b": (shape, (2,), "float32")} for x in seen)
+
+
+def test_a_path_joins_keys_indices_and_fields_by_slashes():
+    Layer = namedtuple("Layer", ["kernel", "bias"])
+    params = {"layers": [Layer(jnp.ones(1), jnp.ones(1)), Layer(jnp.ones(1), jnp.ones(1))]}
+    grads = jax.tree.map(jnp.zeros_like, params)
+    tx = gradtx.add_decayed_weights(1.0, mask="^layers/1/kernel$")
+    updates, _ = tx.update(grads, tx.init(params), params)
+    assert [float(u[0]) for u in jax.tree.leaves(updates)] == [0.0, 0.0, 1.0, 0.0]
+
+
+def test_without_params_is_an_error_that_names_them():
+    tx = gradtx.add_decayed_weights(0.1)
+    g = jnp.ones(3)
+    with pytest.raises(ValueError, match=r"`add_decayed_weights`.*params"):
+        tx.update(g, tx.init(g))
+
+
+def test_a_mask_of_another_structure_is_an_error_that_names_it():
+    tx = gradtx.add_decayed_weights(0.1, mask={"kernel": True, "gain": False})
+    params = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}
+    with pytest.raises((ValueError, TypeError), match=r"`add_decayed_weights`.*mask"):
+        tx.update(params, tx.init(params), params)
+
+
+def test_parameters_of_another_shape_are_an_error_that_names_leaf_and_shapes():
+    tx = gradtx.add_decayed_weights(0.1)
+    params = {"dense": {"kernel": jnp.ones((3, 4))}}
+    with pytest.raises(ValueError, match=r"`add_decayed_weights`.*kernel.*\(4,\).*\(3, 4\)"):
+        tx.update({"dense": {"kernel": jnp.ones(4)}}, tx.init(params), params)
