@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradtx import tree
 from gradtx.clock import ClockState, start
-from gradtx.value import Value, flag, number, part, static, storage_dtype, value
+from gradtx.value import Value, flag, number, part, static, storage_dtype, value, whole
 
 Params: TypeAlias = Any  # pytree of arrays; leaves that are not floating or complex are passed over
 Updates: TypeAlias = Any  # the same structure and shapes; None where a parameter has no gradient
@@ -81,6 +81,13 @@ class GradientTransformation(Value):
             return _with_untouched(outgoing, updates, params), tree.cast_like(new_state, state)
         except tree.MismatchError as error:
             raise ValueError(f"`{self.name}`: {error}.") from error.__cause__
+        except (AttributeError, KeyError, TypeError) as error:
+            found, expected = _outline(state), _outline(jax.eval_shape(self.bare_init, tree.floats(updates)))
+            if found == expected:
+                raise
+            raise ValueError(
+                f"`{self.name}`: the state is not what its `init` makes: got {found}, expected {expected}."
+            ) from error
 
     def bare_init(self, params: Params) -> State:
         """`init` as written, for combinators."""
@@ -99,7 +106,7 @@ class GradientTransformation(Value):
         return iter((self.init, self.update))
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(number, part, static, flag, storage_dtype))
+@dataclass_transform(frozen_default=True, field_specifiers=(number, part, static, whole, flag, storage_dtype))
 def transformation(cls: Class) -> Class:
     """Makes a subclass of `GradientTransformation` a value: a frozen dataclass, a pytree of its numbers.
 
@@ -139,14 +146,16 @@ class _FromFunctions(GradientTransformation):
         return f"GradientTransformation({self.init_fn!r}, {self.update_fn!r})"
 
 
-def as_transformation(tx: Any) -> GradientTransformation:
+def as_transformation(owner: str, name: str, tx: Any) -> GradientTransformation:
     """`tx` itself, or a foreign `(init, update)` pair (an Optax transformation) as a `GradientTransformation`."""
     if isinstance(tx, GradientTransformation):
         return tx
     if callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None)):
         return _FromFunctions(tx.init, tx.update)
     hint = ": call it to build one" if callable(tx) else ""
-    raise TypeError(f"expected a gradient transformation, got {tx!r} of type {type(tx).__name__}{hint}.")
+    raise TypeError(
+        f"`{owner}`: {name} must be a gradient transformation, got {tx!r} of type {type(tx).__name__}{hint}."
+    )
 
 
 @transformation
@@ -197,6 +206,13 @@ def _with_untouched(outgoing: Updates, updates: Updates, params: Params | None) 
         return jnp.zeros_like(p) if hasattr(p, "dtype") and jnp.issubdtype(p.dtype, jnp.number) else u
 
     return tree.zip_map(leaf, updates, outgoing, updates if params is None else params)
+
+
+def _outline(state: State) -> str:
+    """A state's type; of a chain's, its links' too."""
+    if isinstance(state, dict):
+        return "{" + ", ".join(f"{name}: {_outline(x)}" for name, x in sorted(state.items())) + "}"
+    return type(state).__name__ if isinstance(state, tuple) else "array" if hasattr(state, "shape") else repr(state)
 
 
 def _takes_extra(function: Callable) -> bool:

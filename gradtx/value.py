@@ -83,6 +83,19 @@ def static(
     return dataclasses.field(default=default, kw_only=kw_only, metadata={"static": True, "convert": chosen})
 
 
+def whole(*, default: Any = dataclasses.MISSING, within: str) -> Any:
+    """A static field that is a whole number within an interval: it decides shapes, or how much is unrolled."""
+    checked = number(within=within, integer=True).metadata["convert"]
+
+    def convert(owner: str, name: str, x: Any) -> int:
+        x = checked(owner, name, x)
+        if not isinstance(x, int):
+            raise TypeError(f"`{owner}`: {name} is compiled in and must be a Python integer, got {x!r}.")
+        return x
+
+    return static(default=default, convert=convert)
+
+
 def flag(*, default: bool, kw_only: bool = False) -> Any:
     """A static field that is True or False."""
     return static(default=default, one_of=(True, False), kw_only=kw_only)
@@ -139,7 +152,7 @@ class Value:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(number, part, static, flag, storage_dtype))
+@dataclass_transform(frozen_default=True, field_specifiers=(number, part, static, whole, flag, storage_dtype))
 def value(cls: Class) -> Class:
     """Makes a subclass of `Value` a frozen dataclass and registers it as a pytree.
 

@@ -124,6 +124,27 @@ def test_wrong_trees_are_named_at_trace_time():
         adam.update({"dense": {"kernel": jnp.ones((3, 4))}}, adam.init(params))
 
 
+@pytest.mark.parametrize(
+    ("tx", "state", "message"),
+    [
+        (
+            gradtx.scale_by_adam(),
+            (),
+            "`scale_by_adam`: the state is not what its `init` makes: got tuple, expected Scale",
+        ),
+        (
+            gradtx.adam(0.1),
+            gradtx.sgd(0.1).init(jnp.ones(1)),
+            r"got {count: array}, expected {count: array, scale_by_a",
+        ),
+        (gradtx.adam(0.1), None, "got None, expected {count"),
+    ],
+)
+def test_a_state_of_something_else_is_named(tx, state, message):
+    with pytest.raises(ValueError, match=message):
+        tx.update(jnp.ones(1), state, jnp.ones(1))
+
+
 def test_a_grid_of_rates_is_one_program():
     def final_loss(rate):
         tx, p = gradtx.adamw(rate), jnp.array([3.0, -2.0])

@@ -22,7 +22,7 @@ def chain(*links: Any) -> GradientTransformation:
 
     State: 4 bytes, and the links' states. Reads: what the links read.
     """
-    members = [as_transformation(link) for link in links]
+    members = [as_transformation("chain", f"link {i}", link) for i, link in enumerate(links)]
     flat = [
         pair
         for link in members
@@ -43,7 +43,7 @@ def named_chain(*links: tuple[str, Any]) -> GradientTransformation:
     for name in names:
         if not isinstance(name, str) or name == "count" or names.count(name) > 1:
             raise ValueError(f'`named_chain`: names must be different strings, and not "count", got {names!r}.')
-    return Chain(names, tuple(as_transformation(link) for _, link in links))
+    return Chain(names, tuple(as_transformation("named_chain", f"link {name!r}", link) for name, link in links))
 
 
 @transformation

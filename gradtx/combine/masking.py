@@ -88,7 +88,7 @@ class masked(GradientTransformation):
     wrapped; a function is given shapes, the same at every call.
     """
 
-    inner: GradientTransformation = part(convert=lambda owner, name, tx: as_transformation(tx))
+    inner: GradientTransformation = part(convert=as_transformation)
     mask: Any = static(convert=as_mask)
 
     def init(self, params):

@@ -17,7 +17,7 @@ from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import ema as moving_average
 from gradtx.transforms.normalize import scale_by_param_block_rms
 from gradtx.transforms.scale import scale_by_learning_rate
-from gradtx.value import flag, number, static
+from gradtx.value import flag, number, static, whole
 
 
 class FactoredState(NamedTuple):
@@ -61,7 +61,7 @@ class scale_by_factored_rms(GradientTransformation):
     factored: bool = flag(default=True)
     decay_rate: Hyperparameter = number(default=0.8, within="(0, inf)")
     step_offset: Hyperparameter = number(default=0, within="[0, inf)")
-    min_dim_size_to_factor: int = static(default=128)
+    min_dim_size_to_factor: int = whole(default=128, within="[1, inf)")
     epsilon: Hyperparameter = number(default=1e-30, within="[0, inf)")
     decay_rate_fn: Callable = static(default=decay_that_grows)
 

@@ -11,14 +11,7 @@ from gradtx.schedules.cosine import warmup_cosine_decay_schedule
 from gradtx.schedules.join import join_schedules
 from gradtx.schedules.schedule import POSITIVE_STEPS, Schedule, Steps
 from gradtx.schedules.transition import between, half_cosine, remaining
-from gradtx.value import number, static, value
-
-
-def _python_int(owner: str, name: str, x: Any) -> int:
-    x = number(integer=True, within=POSITIVE_STEPS).metadata["convert"](owner, name, x)
-    if not isinstance(x, int):
-        raise TypeError(f"`{owner}`: {name} is compiled in and must be a Python integer, got {x!r}.")
-    return x
+from gradtx.value import number, value, whole
 
 
 @value
@@ -42,7 +35,7 @@ class cosine_restarts(Schedule):
 
     init_value: Hyperparameter = number()
     first_decay_steps: Steps = number(integer=True, within=POSITIVE_STEPS)
-    t_mul: int = static(default=2, convert=_python_int)
+    t_mul: int = whole(default=2, within=POSITIVE_STEPS)
     m_mul: Hyperparameter = number(default=1.0, within="(0, inf)")
     alpha: Hyperparameter = number(default=0.0)
 

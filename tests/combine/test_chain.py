@@ -78,7 +78,7 @@ def test_unusable_names_are_refused(names):
 
 @pytest.mark.parametrize("link", [gradtx.adam, 0.1, None, {"init": 1}])
 def test_what_is_no_transformation_is_refused(link):
-    with pytest.raises(TypeError, match="expected a gradient transformation, got"):
+    with pytest.raises(TypeError, match="`chain`: link 1 must be a gradient transformation, got"):
         gradtx.chain(gradtx.clip(1.0), link)
 
 
