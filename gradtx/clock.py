@@ -1,13 +1,13 @@
 """Time: the count of updates made, and hyperparameters that may depend on it."""
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-Hyperparameter: TypeAlias = ArrayLike | Callable[[Array], ArrayLike]  # a number, or a schedule: step -> number
+Hyperparameter: TypeAlias = ArrayLike | Callable[[Any], ArrayLike]  # a number, or a schedule: step -> number
 
 
 class ClockState(NamedTuple):

@@ -20,7 +20,7 @@ from examples.train_resnet.report import best_of, counted, device, print_table, 
 from examples.train_resnet.train import Epoch, Run, Settings, Trainer
 
 INTERRUPTED = 130  # the exit code of programs that Ctrl-C ended
-SLOW = 10  # seconds; epochs that take longer are worth a line each in a log file
+SLOW = 30  # seconds; epochs that take longer are worth a line each in a log file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

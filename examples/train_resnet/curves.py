@@ -27,13 +27,14 @@ def draw_accuracy(path: Path, runs: list[Run], best: Run | None, title: str) -> 
     figure, panels = _panels(runs, title)
     highest = max((epoch.validation_accuracy for run in runs for epoch in run.history), default=0.9)
     floor = max(1 - highest, 2e-3) / 2  # the error drawn for an accuracy of 100 %, which has no logarithm
+    ticks = ACCURACIES if highest > 0.9 else [tenth / 10 for tenth in range(10)]
     for axes, members in panels:
         axes.set_yscale(
             "function",
             functions=(lambda y: -np.log10(np.maximum(1 - y, floor)), lambda z: 1 - 10.0 ** -np.asarray(z)),
         )
         axes.set_ylim(0, 1 - floor * 0.9)
-        axes.yaxis.set_major_locator(FixedLocator([a for a in ACCURACIES if a < 1 - floor]))
+        axes.yaxis.set_major_locator(FixedLocator([a for a in ticks if a < 1 - floor]))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g}%"))
         _lines(axes, members, lambda epoch: epoch.validation_accuracy)

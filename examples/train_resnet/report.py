@@ -43,11 +43,11 @@ def answer(runs: list[Run], pictures: int) -> str:
     accuracy = best.score[0]
     error = math.sqrt(accuracy * (1 - accuracy) / pictures)  # standard error of a share
     close = sum(run.score[0] >= accuracy - error for run in runs if run is not best)
+    others = f" Within one standard error of it, {error:.2%}: {close or 'none'} of the other runs."
     return (
         f"Best on the validation pictures: {OPTIMIZERS[best.trial.optimizer]}, learning rate {best.trial.rate:g}, "
-        f"{SCHEDULES[best.trial.schedule]}: {accuracy:.2%} ({_percent(best.test_accuracy)} on the test pictures). "
-        f"Within one standard error of it, {error:.2%}: {close or 'none'} of the other runs."
-    )
+        f"{SCHEDULES[best.trial.schedule]}: {accuracy:.2%} ({_percent(best.test_accuracy)} on the test pictures)."
+    ) + (others if len(runs) > 1 else "")
 
 
 def device() -> str:
