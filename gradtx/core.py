@@ -110,8 +110,9 @@ class GradientTransformation(Value):
 def transformation(cls: Class) -> Class:
     """Makes a subclass of `GradientTransformation` a value: a frozen dataclass, a pytree of its numbers.
 
-    Annotate a numeric hyperparameter `x: Hyperparameter = number(default, within="[0, 1)")`, a flag
-    `x: bool = flag(default=False)`, other structure `x = static(default)`.
+    Annotate a numeric hyperparameter `x: Hyperparameter = number(default=0.9, within="[0, 1)")`, a flag
+    `x: bool = flag(default=False)`, other structure `x: str = static(default="a")`, a part that is itself a value or an
+    array `x: Any = part()`. The fields' makers are in `gradtx.value`.
     """
     return value(cls)
 
