@@ -92,16 +92,16 @@ class masked(GradientTransformation):
     mask: Any = static(convert=as_mask)
 
     def init(self, params):
-        return self.inner.bare_init(self._kept(params, params))
+        return self.inner.bare_init(_kept(params, chosen(self.mask, params, self.name)))
 
     def update(self, updates, state, params=None, **extra):
-        like = updates if params is None else params
-        kept, kept_params = self._kept(updates, like), None if params is None else self._kept(params, params)
+        mask = chosen(self.mask, updates if params is None else params, self.name)
+        kept, kept_params = _kept(updates, mask), None if params is None else _kept(params, mask)
         if not jax.tree.leaves(kept):
             return updates, state
         outgoing, state = self.inner.bare_update(kept, state, kept_params, **extra)
         return tree.zip_map(lambda g, u: g if u is None else u, updates, outgoing), state
 
-    def _kept(self, values, like):
-        mask = chosen(self.mask, like, self.name)
-        return tree.zip_map(lambda x, keep: x if keep else None, values, mask)
+
+def _kept(values: Any, mask: Any) -> Any:
+    return tree.zip_map(lambda x, keep: x if keep else None, values, mask)

@@ -50,8 +50,8 @@ class scale_by_amsgrad(GradientTransformation):
     bias_correction_nu: bool = flag(default=True)
 
     def init(self, params):
-        mu, (nu, nu_max) = tree.zeros(params, self.mu_dtype), (tree.zeros(params, real=True) for _ in range(2))
-        return ScaleByAmsgradState(start(), mu, nu, nu_max)
+        nu, nu_max = tree.zeros(params, real=True), tree.zeros(params, real=True)
+        return ScaleByAmsgradState(start(), tree.zeros(params, self.mu_dtype), nu, nu_max)
 
     def update(self, updates, state, params=None, **extra):
         b1, b2, eps, eps_root = at(state.count, self.b1, self.b2, self.eps, self.eps_root)
