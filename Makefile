@@ -5,7 +5,7 @@ RUN     = $(VENV)/bin/python
 # What is installed is remembered by name: the interpreter and the extras. Another interpreter makes .venv anew.
 interpreter := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench bench-accelerators clean
 
 demo: $(VENV)/installed-$(interpreter)-examples
 	$(RUN) -m examples.train_resnet
@@ -21,6 +21,10 @@ check: $(VENV)/installed-$(interpreter)-check
 bench: $(VENV)/installed-$(interpreter)-test
 	$(RUN) -m benchmarks.traffic --write
 	$(RUN) -m benchmarks.step_time --write
+
+bench-accelerators: # in an environment of its own: elsewhere jax would start the accelerators, which are not there
+	$(MAKE) VENV=$(VENV)/accelerators $(VENV)/accelerators/installed-$(interpreter)-accelerators
+	$(VENV)/accelerators/bin/python -m benchmarks.compiled_for --write
 
 clean:
 	rm -rf $(VENV) runs

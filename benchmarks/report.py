@@ -1,4 +1,4 @@
-"""What both benchmarks share: their arguments, tables that print as they grow, and the sections of RESULTS.md."""
+"""What the benchmarks share: their arguments, tables that print as they grow, and the sections of RESULTS.md."""
 
 import argparse
 import datetime
@@ -17,18 +17,18 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
 def argument_parser(module: str, description: str, default_trees: Sequence[str]) -> argparse.ArgumentParser:
-    """The arguments that both benchmarks take: which recipes, which trees, and where to write the section."""
+    """The arguments that every benchmark takes: which recipes, which trees, and where to write the section."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument(
         "--recipes",
-        type=_list_of(_recipe),
+        type=list_of(_recipe),
         default=list(RECIPES),
         metavar="NAME,...",
         help=f"of {', '.join(RECIPES)}; all by default",
     )
     parser.add_argument(
         "--trees",
-        type=_list_of(_tree),
+        type=list_of(_tree),
         default=list(default_trees),
         metavar="NAME[:WIDTH],...",
         help=f"of {', '.join(trees.TREES)}; {','.join(default_trees)} by default",
@@ -55,7 +55,9 @@ def _tree(name: str) -> str:
     return name
 
 
-def _list_of(check: Callable[[str], str]) -> Callable[[str], list[str]]:
+def list_of(check: Callable[[str], str]) -> Callable[[str], list[str]]:
+    """The parser of names with commas between them, each of which `check` returns or raises a ValueError for."""
+
     def parse(text: str) -> list[str]:
         try:
             return [check(name.strip()) for name in text.split(",")]
@@ -88,14 +90,15 @@ class Table:
         return "\n".join([f"### {self.title}", "", head, rule, *rows])
 
 
-def section(command: str, explanation: str, tables: Sequence[Table]) -> str:
+def section(command: str, explanation: str, tables: Sequence[Table], packages: Sequence[str] = ()) -> str:
     """The body of a section: the command and the machine, what was measured, the tables."""
-    return "\n\n".join([f"`{command}`  \n{environment()}", explanation, *(table.markdown() for table in tables)])
+    head = f"`{command}`  \n{environment(packages)}"
+    return "\n\n".join([head, explanation, *(table.markdown() for table in tables)])
 
 
-def environment() -> str:
-    """One line: date, machine, versions."""
-    packages = ", ".join(f"{name} {_version(name)}" for name in ("jax", "jaxlib", "optax", "gradtx"))
+def environment(more: Sequence[str] = ()) -> str:
+    """One line: date, machine, versions of the packages that every benchmark uses and of `more`."""
+    packages = ", ".join(f"{name} {_version(name)}" for name in ("jax", "jaxlib", "optax", "gradtx", *more))
     device = jax.devices()[0]
     accelerator = "" if device.platform == "cpu" else f", {device.device_kind}"
     return (

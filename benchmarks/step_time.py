@@ -1,4 +1,4 @@
-"""Wall time of each method's compiled step as a ratio to Optax's, the two taken in turns in one process.
+"""Wall time of each method's compiled step beside Optax's and torch.optim's, all taken in turns in one process.
 
 Usage: python -m benchmarks.step_time [--recipes adamw,lion] [--trees gpt2-12:256] [--repetitions 30] [--write [FILE]]
 """
@@ -13,22 +13,29 @@ from typing import Any
 
 import jax
 
-from benchmarks import report, trees
+from benchmarks import report, torch_steps, trees
 from benchmarks.recipes import LIBRARIES, RECIPES, step_of
+from benchmarks.torch_steps import TorchRunner
 
 HEADING = "Step time"
 
-# GPT-2's widths are cut so that two copies of parameters and state fit into 2 GB.
+# GPT-2's widths are cut so that four copies of parameters and state fit into 2 GB.
 DEFAULT_TREES = ("leaf", "gpt2-6:256", "gpt2-12:256", "small")
 
-DESCRIPTION = "Wall time of each method's compiled step as a ratio to Optax's, the two taken in turns in one process."
+DESCRIPTION = "Wall time of each method's step beside Optax's and torch.optim's, all taken in turns in one process."
 
 EXPLANATION = """\
-Milliseconds of the compiled step, from the call until the result is ready, with params and state donated: one step of
-gradtx, one of Optax, and so on, {repetitions} of each in one process. *Min* and *median* are over these, gradtx first,
-then Optax. *Ratio* is Optax's time over gradtx's, above 1 where gradtx is faster: of the two minima, and the
-median over neighbouring steps. Wall time depends on the machine and its load; where the two ratios differ much, it was
-busy with something else."""
+Milliseconds of a step, from the call until the result is ready: a compiled step of gradtx, with params and state
+donated, then one of Optax, one of torch.optim fused and one foreach, in turns, {repetitions} of each in one process.
+Times are medians. *Ratio* is the other's time over gradtx's, above 1 where gradtx is faster: the median over
+neighbouring steps, and for Optax also the ratio of the two minima. torch has a thread per core. A dash is a method, or
+its fused form, that torch.optim does not have on the CPU. Wall time depends on the machine and its load; where the two
+ratios differ much, it was busy with something else. torch's threads wait for each other spinning: where another program
+holds a core they take many times as long, unless OMP_WAIT_POLICY=PASSIVE is set; read them from an idle machine."""
+
+WITHOUT_TORCH = f"torch is not installed, so its columns hold dashes: {torch_steps.INSTALL}."
+
+COLUMNS = ["gradtx ms", "Optax ms", "ratio", "ratio min", "fused ms", "ratio", "foreach ms", "ratio"]
 
 
 class Runner:
@@ -48,15 +55,19 @@ class Runner:
         return time.perf_counter() - start
 
 
-def measure(recipe: str, shapes: Any, repetitions: int) -> list[tuple[float, float]]:
-    """The seconds of neighbouring steps of gradtx and of Optax."""
+def measure(recipe: str, shapes: Any, repetitions: int) -> dict[str, list[float]]:
+    """The seconds of neighbouring steps of gradtx, Optax and each form of torch's optimizer."""
     jax.clear_caches()  # lets go of the programs of the recipe before
     params, grads = (fill(shapes, seed) for seed in (0, 1))
-    ours, theirs = (Runner(library, recipe, params, grads) for library in LIBRARIES)
+    runners: dict[str, Runner | TorchRunner] = {
+        library.__name__: Runner(library, recipe, params, grads) for library in LIBRARIES
+    }
+    runners |= {form: TorchRunner(form, recipe, params, grads) for form in torch_steps.forms(recipe)}
     for _ in range(3):  # compilation, and memory touched for the first time
-        ours.seconds()
-        theirs.seconds()
-    return [(ours.seconds(), theirs.seconds()) for _ in range(repetitions)]
+        for runner in runners.values():
+            runner.seconds()
+    rounds = [[runner.seconds() for runner in runners.values()] for _ in range(repetitions)]
+    return {name: list(seconds) for name, seconds in zip(runners, zip(*rounds, strict=True), strict=True)}
 
 
 def fill(shapes: Any, seed: int) -> Any:
@@ -67,12 +78,21 @@ def fill(shapes: Any, seed: int) -> Any:
     return structure.unflatten(arrays)
 
 
-def summary(pairs: list[tuple[float, float]]) -> list[str]:
-    """The cells of a row: minimum and median of both, ratio of the minima, median of the ratios."""
-    ours, theirs = zip(*pairs, strict=True)
-    times = [1e3 * of(seconds) for of in (min, statistics.median) for seconds in (ours, theirs)]
-    ratios = [min(theirs) / min(ours), statistics.median(b / a for a, b in pairs)]
-    return [*(f"{x:.2f}" for x in times), *(f"{x:.2f}" for x in ratios)]
+def summary(times: dict[str, list[float]]) -> list[str]:
+    """The cells of a row: medians in milliseconds and ratios."""
+    ours = times["gradtx"]
+
+    def compare(name: str) -> list[float | None]:
+        if name not in times:
+            return [None, None]
+        return [
+            1e3 * statistics.median(times[name]),
+            statistics.median(b / a for a, b in zip(ours, times[name], strict=True)),
+        ]
+
+    ratio_of_minima = min(times["optax"]) / min(ours)
+    others = [*compare("optax"), ratio_of_minima, *compare("fused"), *compare("foreach")]
+    return ["-" if x is None else f"{x:.2f}" for x in (1e3 * statistics.median(ours), *others)]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -81,17 +101,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = report.argument_parser("benchmarks.step_time", DESCRIPTION, DEFAULT_TREES)
     parser.add_argument("--repetitions", type=_count, default=30, metavar="N", help="steps of each; 30 by default")
     args = parser.parse_args(argv)
+    notes = [EXPLANATION.format(repetitions=args.repetitions)]
+    if not torch_steps.installed():
+        notes.append(WITHOUT_TORCH)
+        print(WITHOUT_TORCH)
     tables = []
     for name in args.trees:
-        columns = ["min", "Optax", "median", "Optax", "ratio min", "ratio median"]
-        table = report.Table(trees.describe(name), ["recipe", *columns])
+        table = report.Table(trees.describe(name), ["recipe", *COLUMNS])
         for recipe in args.recipes:
             table.add(recipe, *summary(measure(recipe, trees.build(name), args.repetitions)))
         tables.append(table)
     if args.write:
         command = " ".join(["python -m benchmarks.step_time", *argv])
-        explanation = EXPLANATION.format(repetitions=args.repetitions)
-        report.write_section(args.write, HEADING, report.section(command, explanation, tables))
+        report.write_section(args.write, HEADING, report.section(command, "\n\n".join(notes), tables, ["torch"]))
 
 
 def _count(text: str) -> int:

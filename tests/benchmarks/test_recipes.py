@@ -1,5 +1,7 @@
 """The recipes are the same methods in both libraries, and the trees have the shapes that they are named after."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +30,16 @@ def test_both_libraries_run_the_same_method(recipe):
         assert moved > 0
         # The steps agree to a hundredth: Optax's RAdam takes a difference of large numbers in float32.
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-2 * moved)
+
+
+def test_every_method_has_a_recipe():
+    methods = {
+        name
+        for name, method in inspect.getmembers(gradtx, inspect.isfunction)
+        if next(iter(inspect.signature(method).parameters)) == "learning_rate"
+    }
+    assert {"sgd", "lamb", "adafactor"} <= methods
+    assert methods <= {name.split()[0] for name in RECIPES}
 
 
 def test_gpt2_trees_have_gpt2s_leaves():
