@@ -26,17 +26,20 @@ def tick(count: Array) -> Array:
     return jnp.minimum(count, jnp.iinfo(jnp.int32).max - 1) + 1
 
 
-def at(count: Array, *values: Hyperparameter) -> tuple[Array, ...]:
-    """Each hyperparameter's value at `count`, as a floating array, float32 or wider.
+def at(count: Array, *values: Hyperparameter) -> tuple[Any, ...]:
+    """Each hyperparameter's value at `count`: a Python float, or a floating array, float32 or wider.
 
-    The only place where a schedule is called. The first update is made at count 0. A number becomes an array once,
-    for all its uses, so that a decay and 1 minus that decay are roundings of one number; Python numbers stay weakly
-    typed and take the dtype of the arrays that they meet.
+    The only place where a schedule is called. The first update is made at count 0. A number is rounded once, to the
+    precision of the arrays that it will meet, so that a decay and 1 minus that decay are made of one number; it stays a
+    Python number, which costs the compiled program nothing and takes the dtype of those arrays.
     """
-    return tuple(_floating(jnp.asarray(v(count) if callable(v) else v)) for v in values)
+    return tuple(_floating(v(count) if callable(v) else v) for v in values)
 
 
-def _floating(x: Array) -> Array:
+def _floating(x: ArrayLike) -> Any:
+    if isinstance(x, (int, float)):
+        return float(jnp.result_type(float).type(x))
+    x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.floating):
         return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
     return x * 1.0

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
-from gradtx import tree
+from gradtx import paths, tree
 from gradtx.clock import ClockState, start
 from gradtx.value import Value, flag, number, part, static, storage_dtype, value, whole
 
@@ -73,13 +73,13 @@ class GradientTransformation(Value):
         """
         try:
             if params is not None:
-                tree.check_match(updates, params)
+                paths.check_match(updates, params)
             incoming = tree.widen(tree.floats(updates))
             wide_params = tree.widen(tree.floats(params))
             outgoing, new_state = self.bare_update(incoming, tree.widen(state), wide_params, **extra)
-            tree.check_shapes(outgoing, incoming)
+            paths.check_shapes(outgoing, incoming)
             return _with_untouched(outgoing, updates, params), tree.cast_like(new_state, state)
-        except tree.MismatchError as error:
+        except paths.MismatchError as error:
             raise ValueError(f"`{self.name}`: {error}.") from error.__cause__
         except (AttributeError, KeyError, TypeError) as error:
             found, expected = _outline(state), _outline(jax.eval_shape(self.bare_init, tree.floats(updates)))
@@ -190,8 +190,8 @@ def apply_updates(params: Params, updates: Updates) -> Params:
         return (tree.widen(p) + u).astype(jnp.result_type(p)) if tree.is_float(p) else p
 
     try:
-        tree.check_match(updates, params)
-    except tree.MismatchError as error:
+        paths.check_match(updates, params)
+    except paths.MismatchError as error:
         raise ValueError(f"`apply_updates`: {error}.") from None
     leaves, structure = jax.tree.flatten(params, is_leaf=lambda x: x is None)
     steps = structure.flatten_up_to(updates)
@@ -206,7 +206,7 @@ def _with_untouched(outgoing: Updates, updates: Updates, params: Params | None) 
             return new
         return jnp.zeros_like(p) if hasattr(p, "dtype") and jnp.issubdtype(p.dtype, jnp.number) else u
 
-    return tree.zip_map(leaf, updates, outgoing, updates if params is None else params)
+    return tree.choose(leaf, updates, outgoing, updates if params is None else params)
 
 
 def _outline(state: State) -> str:

@@ -18,8 +18,15 @@ def test_a_schedule_sees_the_count_and_a_number_is_itself():
 
 
 def test_values_are_floating_and_float32_or_wider():
-    values = clock.at(clock.start(), 1, np.int32(2), jnp.bfloat16(3), jnp.float16(4), lambda count: count)
-    assert [v.dtype for v in values] == [jnp.float32] * 5
+    one, *values = clock.at(clock.start(), 1, np.int32(2), jnp.bfloat16(3), jnp.float16(4), lambda count: count)
+    assert type(one) is float
+    assert [v.dtype for v in values] == [jnp.float32] * 4
+
+
+def test_a_number_is_rounded_to_the_precision_of_the_arrays_it_meets():
+    (decay,) = clock.at(clock.start(), 0.999)
+    assert decay == float(np.float32(0.999)) != 0.999
+    assert 1 - decay == float(np.float32(1) - np.float32(0.999)) != float(np.float32(0.001))
 
 
 def test_python_numbers_take_the_dtype_of_what_they_meet():

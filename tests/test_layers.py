@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 LAYERS = (
-    {"moments", "linalg", "storage", "value"},
+    {"moments", "paths", "linalg", "storage", "value"},
     {"tree", "clock"},
     {"core", "schedules"},
     {"combine"},

@@ -1,10 +1,6 @@
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -70,31 +66,3 @@ def test_zeros_are_wide_unless_told_otherwise():
     assert tree.zeros(jnp.ones(2, complex)).dtype == jnp.complex64
     assert tree.zeros(jnp.ones(2, complex), real=True).dtype == jnp.float32
     assert not tree.zeros(1.0).weak_type
-
-
-class Pair(NamedTuple):
-    left: object
-    right: object
-
-
-def test_paths_are_the_same_for_every_container():
-    leaf = jnp.ones(2)
-    assert tree.paths({"a": [leaf, {"b": leaf}], "c": Pair(leaf, None)}) == ["a/0", "a/1/b", "c/left"]
-    model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
-    state = nnx.state(model, nnx.Param)
-    assert tree.paths(state) == tree.paths(nnx.as_pure(state)) == ["bias", "kernel"]
-
-
-@pytest.mark.parametrize(
-    ("updates", "params", "message"),
-    [
-        ({"a": {"b": jnp.ones(3)}}, {"a": {"b": jnp.ones((3, 4))}}, r'updates\["a"\]\["b"\] has shape \(3,\), params'),
-        ({"a": jnp.ones(3)}, {"a": jnp.ones(3), "b": jnp.ones(1)}, "updates lack the leaf 'b', which params have"),
-        ({"a": jnp.ones(3), "b": jnp.ones(1)}, {"a": jnp.ones(3)}, "params lack the leaf 'b', which updates have"),
-        ({"a": jnp.ones(3)}, {"a": None}, r'updates\["a"\] has shape \(3,\), params have none'),
-        ([jnp.ones(3)], (jnp.ones(3),), "different containers"),
-    ],
-)
-def test_a_mismatch_names_the_leaf(updates, params, message):
-    with pytest.raises(tree.MismatchError, match=message):
-        tree.check_match(updates, params)

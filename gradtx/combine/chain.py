@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from gradtx import tree
 from gradtx.clock import ClockState, start, tick
 from gradtx.core import GradientTransformation, as_transformation, transformation
+from gradtx.paths import MismatchError
 from gradtx.value import part, static
 
 
@@ -72,7 +72,7 @@ class Chain(GradientTransformation):
             link_state = state.get(name, ClockState(state["count"]))
             try:
                 updates, link_state = link.bare_update(updates, link_state, params, **extra)
-            except tree.MismatchError as error:
+            except MismatchError as error:
                 raise ValueError(f"`{link.name}`: {error}.") from error.__cause__
             if name in state:
                 new_state[name] = link_state

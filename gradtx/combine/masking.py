@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from gradtx import tree
+from gradtx import paths, tree
 from gradtx.core import GradientTransformation, as_transformation, transformation
 from gradtx.value import part, static
 
@@ -26,7 +26,7 @@ def as_mask(owner: str, name: str, mask: Any) -> Any:
         return (mask,) if isinstance(mask, str) else tuple(mask)
     if callable(mask) and jax.tree_util.all_leaves([mask]):
         return mask
-    entries = {tree.path_name(path): keep for path, keep in jax.tree_util.tree_flatten_with_path(mask)[0]}
+    entries = {paths.name(path): keep for path, keep in jax.tree_util.tree_flatten_with_path(mask)[0]}
     for path, keep in entries.items():
         if not isinstance(keep, bool) and str(getattr(keep, "dtype", "")) != "bool":
             raise TypeError(
@@ -49,7 +49,7 @@ def chosen(mask: Any, params: Any, owner: str) -> Any:
     Raises:
       ValueError: a leaf has no entry in the mask, or a pattern matches no leaf.
     """
-    names = tree.paths(params)
+    names = paths.names(params)
     if callable(mask):
         mask = as_mask(owner, "mask", mask(jax.eval_shape(tree.widen, params)))
     if mask is None:
@@ -100,8 +100,8 @@ class masked(GradientTransformation):
         if not jax.tree.leaves(kept):
             return updates, state
         outgoing, state = self.inner.bare_update(kept, state, kept_params, **extra)
-        return tree.zip_map(lambda g, u: g if u is None else u, updates, outgoing), state
+        return tree.choose(lambda g, u: g if u is None else u, updates, outgoing), state
 
 
 def _kept(values: Any, mask: Any) -> Any:
-    return tree.zip_map(lambda x, keep: x if keep else None, values, mask)
+    return tree.choose(lambda x, keep: x if keep else None, values, mask)

@@ -22,7 +22,7 @@ MASKS = {
 def test_every_form_chooses_the_same_leaves(mask):
     tx = gradtx.add_decayed_weights(0.5, mask)
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, PARAMS), tx.init(PARAMS), PARAMS)
-    assert {p: float(u.max()) for p, u in zip(gradtx.tree.paths(updates), jax.tree.leaves(updates), strict=True)} == {
+    assert {p: float(u.max()) for p, u in zip(gradtx.paths.names(updates), jax.tree.leaves(updates), strict=True)} == {
         "dense/bias": 0.0,
         "dense/kernel": 0.5,
         "norm/scale": 0.0,
@@ -33,7 +33,7 @@ def test_every_form_chooses_the_same_leaves(mask):
 def test_leaves_that_are_not_chosen_pass_through_and_cost_nothing(mask):
     tx = gradtx.masked(gradtx.scale_by_adam(), mask)
     state = tx.init(PARAMS)
-    assert gradtx.tree.paths(state) == ["count", "mu/dense/kernel", "nu/dense/kernel"]
+    assert gradtx.paths.names(state) == ["count", "mu/dense/kernel", "nu/dense/kernel"]
     updates, _ = tx.update(PARAMS, state, PARAMS)
     assert updates["dense"]["bias"] is PARAMS["dense"]["bias"]
     assert updates["dense"]["kernel"][0, 0] == pytest.approx(1.0)
@@ -55,14 +55,14 @@ def test_the_container_does_not_matter():
     for mask in (jax.tree.map(lambda p: p.ndim > 1, state), {"kernel": True, "bias": False}):
         tx = gradtx.masked(gradtx.trace(0.9), mask)
         for params in (state, nnx.as_pure(state), dict(kernel=state["kernel"][...], bias=state["bias"][...])):
-            assert gradtx.tree.paths(tx.init(params)) == ["count", "trace/kernel"]
+            assert gradtx.paths.names(tx.init(params)) == ["count", "trace/kernel"]
 
 
 def test_a_module_that_can_be_called_is_a_tree_not_a_function():
     model = eqx.nn.Linear(2, 3, key=jax.random.key(0))
     mask = eqx.tree_at(lambda m: (m.weight, m.bias), model, (True, False))
     state = gradtx.masked(gradtx.trace(0.9), mask).init(model)
-    assert gradtx.tree.paths(state) == ["count", "trace/weight"]
+    assert gradtx.paths.names(state) == ["count", "trace/weight"]
 
 
 @pytest.mark.parametrize(
