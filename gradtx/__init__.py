@@ -32,7 +32,9 @@ from gradtx.optimizers.amsgrad import ScaleByAmsgradState as ScaleByAmsgradState
 from gradtx.optimizers.amsgrad import amsgrad as amsgrad
 from gradtx.optimizers.amsgrad import scale_by_amsgrad as scale_by_amsgrad
 from gradtx.optimizers.lamb import lamb as lamb
+from gradtx.optimizers.lamb import scale_by_lamb as scale_by_lamb
 from gradtx.optimizers.lars import lars as lars
+from gradtx.optimizers.lars import scale_by_lars as scale_by_lars
 from gradtx.optimizers.lion import ScaleByLionState as ScaleByLionState
 from gradtx.optimizers.lion import lion as lion
 from gradtx.optimizers.lion import scale_by_lion as scale_by_lion

@@ -1,7 +1,14 @@
 """Moments: running averages and squares. The only place their arithmetic is written. Arrays in, arrays out."""
 
+import math
+
+import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+
+LONG = 2**14  # entries beyond which adding float32 numbers one after another is too coarse
 
 
 def ema(average: Array, x: Array, decay: Array) -> Array:
@@ -34,6 +41,40 @@ def root(x: Array) -> Array:
     is 0, and differentiating through a zero second moment gives numbers, not NaN.
     """
     return jnp.sqrt(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
+
+
+@jax.custom_jvp
+def sums_of_squares(x: Array, y: Array) -> tuple[Array, Array]:
+    """The sums of |x|^2 and |y|^2 over all entries, for two arrays of one shape, in one pass over both.
+
+    It is one reduction with two results, first over the last dimension. XLA computes x anew inside of it; with two
+    reductions it would write x to memory first. Its entries are added one after another, so where they are too many for
+    float32, `jnp.sum` adds them.
+    """
+    sums = abs_sq(x), abs_sq(y)
+    for axes in (range(x.ndim)[-1:], range(x.ndim)[:-1]):
+        if axes and math.prod(sums[0].shape[i] for i in axes) <= LONG:
+            zero, add = np.zeros((), sums[0].dtype), lambda a, b: (a[0] + b[0], a[1] + b[1])
+            sums = jax.lax.reduce(sums, (zero, zero), add, axes)
+    return jnp.sum(sums[0]), jnp.sum(sums[1])
+
+
+@sums_of_squares.defjvp
+def _derivative(primals, tangents):
+    slope = lambda x, dx: 2 * jnp.sum((jnp.conj(x) * dx).real)
+    return sums_of_squares(*primals), (slope(primals[0], tangents[0]), slope(primals[1], tangents[1]))
+
+
+def again(*arrays: Array) -> tuple[Array, ...]:
+    """The same arrays, for computing from them once more what was computed from them before.
+
+    XLA on the CPU would keep the first result in memory for its second use, a pass over memory for each of writing and
+    reading; behind this barrier it takes the two for different. Elsewhere it fuses both uses, and there is no barrier.
+    """
+    if not any(isinstance(x, jax.core.Tracer) for x in arrays):
+        return arrays
+    barrier = lambda *xs: jax.lax.optimization_barrier(xs)
+    return jax.lax.platform_dependent(*arrays, cpu=barrier, default=lambda *xs: xs)
 
 
 def mean_square(x: Array) -> Array:

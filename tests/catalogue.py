@@ -28,9 +28,13 @@ CATALOGUE = {
     "scale_by_amsgrad": gradtx.scale_by_amsgrad,
     "scale_by_radam": gradtx.scale_by_radam,
     "scale_by_lion": gradtx.scale_by_lion,
+    # with little decay a scalar parameter, whose update is as long as it is, would land on 0 up to rounding
+    "scale_by_lamb": lambda: gradtx.scale_by_lamb(weight_decay=10.0),
+    "scale_by_lars": lambda: gradtx.scale_by_lars(0.01),
     "scale_by_factored_rms": lambda: gradtx.scale_by_factored_rms(min_dim_size_to_factor=2),
     "scale_by_trust_ratio": gradtx.scale_by_trust_ratio,
     "scale_by_param_block_rms": gradtx.scale_by_param_block_rms,
+    "scale_by_param_block_rms clipped": lambda: gradtx.scale_by_param_block_rms(clipping_threshold=0.5),
     "scale_by_sign": gradtx.scale_by_sign,
     "centralize": gradtx.centralize,
     "add_noise": lambda: gradtx.add_noise(0.01, 0.55, key=0),

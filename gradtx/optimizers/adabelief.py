@@ -57,7 +57,7 @@ class scale_by_belief(GradientTransformation):
 
         def leaf(g, mu, nu):
             mu = ema(mu, g, b1)
-            nu = ema(nu, abs_sq(g - mu), b2) + eps_root
+            nu = b2 * nu + ((1 - b2) * abs_sq(g - mu) + eps_root)
             return mean(mu, g) / (root(nu * scale2) + eps), mu, nu
 
         updates, mu, nu = tree.unzip_map(leaf, updates, state.mu, state.nu, outputs=3)

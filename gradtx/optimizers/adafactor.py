@@ -11,7 +11,7 @@ from gradtx import tree
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
-from gradtx.moments import abs_sq, ema, root
+from gradtx.moments import abs_sq, again, ema, root
 from gradtx.transforms.clip import clip_by_block_rms
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import ema as moving_average
@@ -81,17 +81,15 @@ class scale_by_factored_rms(GradientTransformation):
         decay = self.decay_rate_fn(jnp.maximum(state.count - offset, 0), rate)
 
         def leaf(g, v_row, v_col, v):
-            square = abs_sq(g) + epsilon
             if (dims := self._dims(g.shape)) is None:
-                v = ema(v, square, decay)
+                v = ema(v, abs_sq(g) + epsilon, decay)
                 return g / root(v), None, None, v
             rows, cols = dims
-            v_row = ema(v_row, jnp.mean(square, axis=cols), decay)
-            v_col = ema(v_col, jnp.mean(square, axis=rows), decay)
-            row_axis = rows - (cols < rows)
-            row = root(jnp.mean(v_row, axis=row_axis, keepdims=True)) / root(v_row)
-            col = 1 / root(v_col)
-            return g * jnp.expand_dims(row, cols) * jnp.expand_dims(col, rows), v_row, v_col, None
+            (g_again,) = again(g)
+            v_row = ema(v_row, jnp.mean(abs_sq(g), axis=cols) + epsilon, decay)
+            v_col = ema(v_col, jnp.mean(abs_sq(g_again), axis=rows) + epsilon, decay)
+            row, col = jnp.expand_dims(v_row, cols), jnp.expand_dims(v_col, rows)
+            return g * (1 / root(row)) * (root(jnp.mean(row, axis=rows, keepdims=True)) / root(col)), v_row, v_col, None
 
         updates, *moments = tree.unzip_map(leaf, updates, state.v_row, state.v_col, state.v, outputs=4)
         return updates, FactoredState(tick(state.count), *moments)
@@ -141,12 +139,12 @@ def adafactor(
     links: list = [
         scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps),
     ]
-    if clipping_threshold is not None:
+    if multiply_by_parameter_scale:
+        links.append(scale_by_param_block_rms(clipping_threshold=clipping_threshold))
+    elif clipping_threshold is not None:
         links.append(clip_by_block_rms(clipping_threshold))
     if learning_rate is not None:
         links.append(scale_by_learning_rate(learning_rate, flip_sign=False))
-    if multiply_by_parameter_scale:
-        links.append(scale_by_param_block_rms())
     if momentum is not None:
         links.append(moving_average(momentum, debias=False, accumulator_dtype=dtype_momentum))
     if weight_decay_rate is not None:

@@ -2,13 +2,68 @@
 
 from typing import Any
 
-from gradtx.clock import Hyperparameter
+from gradtx import tree
+from gradtx.clock import Hyperparameter, at, tick
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation
-from gradtx.optimizers.adam import scale_by_adam
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.normalize import scale_by_trust_ratio
+from gradtx.combine.masking import as_mask, chosen
+from gradtx.core import GradientTransformation, require_params, transformation
+from gradtx.moments import abs_sq, again, ema, ema_mass, root
+from gradtx.optimizers.adam import ScaleByAdamState, scale_by_adam
+from gradtx.transforms.decay import decayed
+from gradtx.transforms.normalize import trust_ratio
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.value import number, static
+
+
+@transformation
+class scale_by_lamb(GradientTransformation):
+    """Turns the gradient into AdamW's direction and scales each leaf of it to its parameter's norm.
+
+        mu = b1 mu + (1 - b1) g,          nu = b2 nu + (1 - b2) |g|^2           from zero
+        m = mu / (1 - b1^t),              v = nu / (1 - b2^t)
+        r = m / (sqrt(v + eps_root) + eps) + weight_decay p
+        u = r |p| / |r|                   u = r where |p| or |r| is 0
+
+    The same as `scale_by_adam`, `add_decayed_weights` and `scale_by_trust_ratio`, in two passes over memory less: r is
+    computed again for its norm instead of being kept.
+
+    Args:
+      b1, b2, eps, eps_root: as in `scale_by_adam`.
+      weight_decay: per update, in units of r per unit of parameter. Not negative.
+      mask: which leaves decay; see `add_decayed_weights`.
+
+    State: 8 bytes per float32 parameter, a `ScaleByAdamState`. Reads: params.
+    Source: You et al., Large batch optimization for deep learning, ICLR 2020, Algorithm 2 (arXiv:1904.00962), phi being
+      the identity. No clipping by the global norm first, which NVIDIA's version adds: chain `clip_by_global_norm(1.0)`.
+    """
+
+    b1: Hyperparameter = number(default=0.9, within="[0, 1)")
+    b2: Hyperparameter = number(default=0.999, within="[0, 1)")
+    eps: Hyperparameter = number(default=1e-6, within="[0, inf)")
+    eps_root: Hyperparameter = number(default=0.0, within="[0, inf)")
+    weight_decay: Hyperparameter = number(default=0.0, within="[0, inf)")
+    mask: Any = static(default=None, convert=as_mask)
+
+    def init(self, params):
+        return scale_by_adam().bare_init(params)
+
+    def update(self, updates, state, params=None, **extra):
+        params = require_params(params, self)
+        b1, b2, eps, eps_root, decay = at(state.count, self.b1, self.b2, self.eps, self.eps_root, self.weight_decay)
+        count = tick(state.count)
+        scale1, scale2 = 1 / ema_mass(b1, count), 1 / ema_mass(b2, count)
+
+        def leaf(g, mu, nu, p, decays):
+            def direction(mu, nu, p):
+                r = mu * scale1 / (root(nu * scale2 + eps_root) + eps)
+                return decayed(r, p, decay) if decays else r
+
+            mu, nu = ema(mu, g, b1), ema(nu, abs_sq(g), b2)
+            return direction(mu, nu, p) * trust_ratio(direction(*again(mu, nu, p)), p), mu, nu
+
+        decays = chosen(self.mask, params, self.name)
+        updates, mu, nu = tree.unzip_map(leaf, updates, state.mu, state.nu, params, decays, outputs=3)
+        return updates, ScaleByAdamState(count, mu, nu)
 
 
 def lamb(
@@ -20,21 +75,11 @@ def lamb(
     weight_decay: Hyperparameter = 0.0,
     mask: Any = None,
 ) -> GradientTransformation:
-    """LAMB: AdamW's direction, scaled leaf by leaf to the parameter's norm. Other arguments: `scale_by_adam`, `adamw`.
+    """LAMB: AdamW's direction, scaled leaf by leaf to the parameter's norm. Other arguments: `scale_by_lamb`.
 
-        r = adam(g) + weight_decay p
-        p <- p - learning_rate r |p| / |r|           |p| / |r| is 1 where either is 0
+        p <- p - learning_rate r |p| / |r|           r = adam(g) + weight_decay p
 
     Args:
       learning_rate: each leaf's step as a fraction of the leaf's norm.
-
-    State: 8 bytes per float32 parameter. Reads: params.
-    Source: You et al., Large batch optimization for deep learning, ICLR 2020, Algorithm 2 (arXiv:1904.00962), phi being
-      the identity. No clipping by the global norm first, which NVIDIA's version adds: chain `clip_by_global_norm(1.0)`.
     """
-    return chain(
-        scale_by_adam(b1, b2, eps, eps_root),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_trust_ratio(),
-        scale_by_learning_rate(learning_rate),
-    )
+    return chain(scale_by_lamb(b1, b2, eps, eps_root, weight_decay, mask), scale_by_learning_rate(learning_rate))

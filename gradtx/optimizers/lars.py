@@ -2,14 +2,60 @@
 
 from typing import Any
 
-from gradtx.clock import Hyperparameter
+from gradtx import tree
+from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.combine.chain import chain
-from gradtx.combine.masking import masked
-from gradtx.core import GradientTransformation
-from gradtx.transforms.decay import add_decayed_weights
+from gradtx.combine.masking import as_mask, chosen
+from gradtx.core import GradientTransformation, require_params, transformation
+from gradtx.moments import again
+from gradtx.transforms.decay import decayed
 from gradtx.transforms.momentum import trace
-from gradtx.transforms.normalize import scale_by_trust_ratio
+from gradtx.transforms.normalize import trust_ratio
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.value import number, static
+
+
+@transformation
+class scale_by_lars(GradientTransformation):
+    """Adds the decayed parameters to the updates and scales each leaf to a fraction of its parameter's norm.
+
+        r = g + weight_decay p
+        u = r trust_coefficient |p| / (|r| + eps)           u = r where |p| or |r| is 0
+
+    The same as `add_decayed_weights` and `scale_by_trust_ratio`, in one pass over memory less: r is computed again for
+    its norm instead of being kept.
+
+    Args:
+      weight_decay: L2 regularization, before the ratio. Not negative.
+      weight_decay_mask: which leaves decay; see `add_decayed_weights`.
+      trust_coefficient: each leaf's step as a fraction of the leaf's norm. Positive.
+      eps: added to the norm of r. Not negative.
+      trust_ratio_mask: which leaves are scaled.
+
+    State: the time. Reads: params.
+    Source: You, Gitman, Ginsburg, Large batch training of convolutional networks, 2017, Algorithm 1 (arXiv:1708.03888).
+      The ratio's denominator is |g + weight_decay p|, as in Optax, where the paper has |g| + weight_decay |p|.
+    """
+
+    weight_decay: Hyperparameter = number(default=0.0, within="[0, inf)")
+    weight_decay_mask: Any = static(default=True, convert=as_mask)
+    trust_coefficient: Hyperparameter = number(default=0.001, within="(0, inf)")
+    eps: Hyperparameter = number(default=0.0, within="[0, inf)")
+    trust_ratio_mask: Any = static(default=True, convert=as_mask)
+
+    def update(self, updates, state, params=None, **extra):
+        params = require_params(params, self)
+        decay, coefficient, eps = at(state.count, self.weight_decay, self.trust_coefficient, self.eps)
+
+        def leaf(g, p, decays, is_scaled):
+            def direction(g, p):
+                return decayed(g, p, decay) if decays else g
+
+            r = direction(g, p)
+            return r * trust_ratio(direction(*again(g, p)), p, coefficient, eps=eps) if is_scaled else r
+
+        decays, is_scaled = (chosen(m, params, self.name) for m in (self.weight_decay_mask, self.trust_ratio_mask))
+        return tree.map(leaf, updates, params, decays, is_scaled), ClockState(tick(state.count))
 
 
 def lars(
@@ -29,21 +75,15 @@ def lars(
 
     Args:
       learning_rate: multiplies each leaf's step before the momentum.
-      weight_decay: L2 regularization, before the ratio. Not negative.
-      weight_decay_mask: which leaves decay; see `add_decayed_weights`. Usually not biases and norms.
-      trust_coefficient: each leaf's step as a fraction of the leaf's norm. Positive.
-      eps: added to the norm of r. Not negative.
-      trust_ratio_mask: which leaves are scaled. Usually not biases and norms.
+      weight_decay, weight_decay_mask, trust_coefficient, eps, trust_ratio_mask: as in `scale_by_lars`. Usually neither
+        mask holds biases and norms.
       momentum: in [0, 1).
       nesterov: look one step ahead.
 
     State: 4 bytes per float32 parameter. Reads: params.
-    Source: You, Gitman, Ginsburg, Large batch training of convolutional networks, 2017, Algorithm 1 (arXiv:1708.03888).
-      The ratio's denominator is |g + weight_decay p|, as in Optax, where the paper has |g| + weight_decay |p|.
     """
     return chain(
-        add_decayed_weights(weight_decay, weight_decay_mask),
-        masked(scale_by_trust_ratio(trust_coefficient=trust_coefficient, eps=eps), trust_ratio_mask),
+        scale_by_lars(weight_decay, weight_decay_mask, trust_coefficient, eps, trust_ratio_mask),
         scale_by_learning_rate(learning_rate),
         trace(momentum, nesterov),
     )

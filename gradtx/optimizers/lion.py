@@ -51,7 +51,8 @@ class scale_by_lion(GradientTransformation):
         b1, b2 = at(state.count, self.b1, self.b2)
 
         def leaf(g, mu):
-            return sign(ema(mu, g, b1)), ema(mu, g, b2)
+            mu = ema(mu, g, b2)
+            return sign(b1 * mu + (b2 - b1) * g), mu
 
         updates, mu = tree.unzip_map(leaf, updates, state.mu, outputs=2)
         return updates, ScaleByLionState(tick(state.count), mu)

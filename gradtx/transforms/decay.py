@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx import tree
 from gradtx.clock import ClockState, Hyperparameter, at, tick
@@ -41,7 +42,12 @@ class add_decayed_weights(GradientTransformation):
         (decay,) = at(state.count, self.weight_decay)
 
         def leaf(g, p, decays):
-            return g + decay * (jnp.conj(p) if jnp.iscomplexobj(p) else p) if decays else g
+            return decayed(g, p, decay) if decays else g
 
-        updates = tree.zip_map(leaf, updates, params, chosen(self.mask, params, self.name))
+        updates = tree.map(leaf, updates, params, chosen(self.mask, params, self.name))
         return updates, ClockState(tick(state.count))
+
+
+def decayed(g: Array, p: Array, decay: Any) -> Array:
+    """g + decay p; of a complex p, its conjugate, since g is a gradient."""
+    return g + decay * (jnp.conj(p) if jnp.iscomplexobj(p) else p)

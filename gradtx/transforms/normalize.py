@@ -1,11 +1,14 @@
 """Forgetting size: signs, centred gradients, and steps in proportion to the parameters."""
 
+from typing import Any
+
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx import tree
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.core import EmptyState, GradientTransformation, require_params, transformation
-from gradtx.moments import abs_sq, rms, root
+from gradtx.moments import rms, root, sums_of_squares
 from gradtx.value import number
 
 
@@ -75,13 +78,16 @@ class scale_by_trust_ratio(GradientTransformation):
         params = require_params(params, self)
         min_norm, coefficient, eps = at(state.count, self.min_norm, self.trust_coefficient, self.eps)
 
-        def leaf(g, p):
-            g_square, p_square = jnp.sum(abs_sq(g)), jnp.sum(abs_sq(p))
-            g_norm, p_norm = jnp.maximum(root(g_square), min_norm), jnp.maximum(root(p_square), min_norm)
-            zero = (min_norm == 0) & ((p_square == 0) | (g_square == 0))
-            return g * jnp.where(zero, 1.0, coefficient * p_norm / jnp.where(zero, 1.0, g_norm + eps))
+        leaf = lambda g, p: g * trust_ratio(g, p, coefficient, min_norm, eps)
+        return tree.map(leaf, updates, params), ClockState(tick(state.count))
 
-        return tree.zip_map(leaf, updates, params), ClockState(tick(state.count))
+
+def trust_ratio(g: Array, p: Array, coefficient: Any = 1.0, min_norm: Any = 0.0, eps: Any = 0.0) -> Array:
+    """coefficient |p| / |g|, as in `scale_by_trust_ratio`."""
+    g_square, p_square = sums_of_squares(g, p)
+    g_norm, p_norm = jnp.maximum(root(g_square), min_norm), jnp.maximum(root(p_square), min_norm)
+    zero = (min_norm == 0) & ((p_square == 0) | (g_square == 0))
+    return jnp.where(zero, 1.0, coefficient * p_norm / jnp.where(zero, 1.0, g_norm + eps))
 
 
 @transformation
@@ -89,17 +95,32 @@ class scale_by_param_block_rms(GradientTransformation):
     """Multiplies each leaf of the updates by its parameter's root mean square.
 
         u = g max(rms(p), min_scale),       rms per leaf
+        u = g max(rms(p), min_scale) / max(1, rms(g) / clipping_threshold)     with a threshold
 
     Args:
       min_scale: positive, in units of the parameters; lets a parameter that starts at zero move.
+      clipping_threshold: bound on the rms of each leaf of g, as by `clip_by_block_rms` before it, but in one pass over
+        memory for both. Positive; None for none.
 
     State: the time. Reads: params.
-    Source: Shazeer, Stern, Adafactor, ICML 2018, section 8 (arXiv:1804.04235).
+    Source: Shazeer, Stern, Adafactor, ICML 2018, sections 6 and 8 (arXiv:1804.04235).
     """
 
     min_scale: Hyperparameter = number(default=1e-3, within="(0, inf)")
+    clipping_threshold: Hyperparameter | None = number(default=None, within="(0, inf)", optional=True)
 
     def update(self, updates, state, params=None, **extra):
         (min_scale,) = at(state.count, self.min_scale)
-        leaf = lambda g, p: g * jnp.maximum(rms(p), min_scale)
-        return tree.zip_map(leaf, updates, require_params(params, self)), ClockState(tick(state.count))
+
+        def scaled(g, p):
+            return g * jnp.maximum(rms(p), min_scale)
+
+        def clipped_and_scaled(g, p):
+            g_square, p_square = sums_of_squares(g, p)
+            g_rms, p_rms = (root(x * (1 / max(g.size, 1))) for x in (g_square, p_square))
+            return g * (jnp.maximum(p_rms, min_scale) * (threshold / jnp.fmax(g_rms, threshold)))
+
+        leaf = scaled
+        if self.clipping_threshold is not None:
+            (threshold,), leaf = at(state.count, self.clipping_threshold), clipped_and_scaled
+        return tree.map(leaf, updates, require_params(params, self)), ClockState(tick(state.count))
