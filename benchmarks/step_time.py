@@ -24,14 +24,16 @@ DEFAULT_TREES = ("leaf", "gpt2-6:256", "gpt2-12:256", "small")
 
 DESCRIPTION = "Wall time of each method's step beside Optax's and torch.optim's, all taken in turns in one process."
 
+WARMUP = 3  # steps that are not counted: compilation, and memory touched for the first time
+
 EXPLANATION = """\
 Milliseconds of a step, from the call until the result is ready: a compiled step of gradtx, with params and state
-donated, then one of Optax, one of torch.optim fused and one foreach, in turns, {repetitions} of each in one process.
-Times are medians. *Ratio* is the other's time over gradtx's, above 1 where gradtx is faster: the median over
-neighbouring steps, and for Optax also the ratio of the two minima. torch has a thread per core. A dash is a method, or
-its fused form, that torch.optim does not have on the CPU. Wall time depends on the machine and its load; where the two
-ratios differ much, it was busy with something else. torch's threads wait for each other spinning: where another program
-holds a core they take many times as long, unless OMP_WAIT_POLICY=PASSIVE is set; read them from an idle machine."""
+donated, one of Optax, one of torch.optim fused and one foreach, {repetitions} of each in one process, in turns whose
+is reversed every time. Times are medians. *Ratio* is the other's time over gradtx's, above 1 where gradtx is faster:
+the median over neighbouring steps, and for Optax also the ratio of the two minima. A dash is a method, or its fused
+form, that torch.optim does not have on the CPU. torch has a thread per core, with OMP_WAIT_POLICY=PASSIVE: spinning
+threads would take a core from whoever runs next. Wall time depends on the machine and its load; where the two ratios
+differ much, it was busy with something else."""
 
 WITHOUT_TORCH = f"torch is not installed, so its columns hold dashes: {torch_steps.INSTALL}."
 
@@ -63,11 +65,11 @@ def measure(recipe: str, shapes: Any, repetitions: int) -> dict[str, list[float]
         library.__name__: Runner(library, recipe, params, grads) for library in LIBRARIES
     }
     runners |= {form: TorchRunner(form, recipe, params, grads) for form in torch_steps.forms(recipe)}
-    for _ in range(3):  # compilation, and memory touched for the first time
-        for runner in runners.values():
-            runner.seconds()
-    rounds = [[runner.seconds() for runner in runners.values()] for _ in range(repetitions)]
-    return {name: list(seconds) for name, seconds in zip(runners, zip(*rounds, strict=True), strict=True)}
+    times: dict[str, list[float]] = {name: [] for name in runners}
+    for i in range(WARMUP + repetitions):
+        for name in list(runners)[:: 1 if i % 2 else -1]:  # nobody always runs after the same one
+            times[name].append(runners[name].seconds())
+    return {name: seconds[WARMUP:] for name, seconds in times.items()}
 
 
 def fill(shapes: Any, seed: int) -> Any:

@@ -50,6 +50,7 @@ class TorchRunner:
     """torch's optimizer with the parameters it works on: the counterpart of `step_time.Runner`."""
 
     def __init__(self, form: str, recipe: str, params: Any, grads: Any) -> None:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch starts its threads
         self.torch: Any = import_module("torch")
         self.torch.set_num_threads(os.cpu_count() or 1)
         self.clips = recipe.startswith("clip+")

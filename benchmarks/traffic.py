@@ -3,6 +3,7 @@
 Usage: python -m benchmarks.traffic [--recipes adamw,lion] [--trees gpt2-12,small:32] [--write [FILE]]
 """
 
+import itertools
 import statistics
 import sys
 import time
@@ -30,7 +31,8 @@ the step instead, the bytes are the same.
 float32 parameter; they are exact and repeat to the last digit. Reading gradients and parameters once, writing
 parameters once, and reading and writing each slot of state once is 12 bytes and 8 more per slot. *Trace*, *lower* and
 *compile* are seconds after clearing JAX's caches, for trace the median of three; they vary with the machine's load.
-In each pair of columns gradtx comes first, then Optax."""
+In each pair of columns gradtx comes first, then Optax. *Ratio* is the sum of the three over Optax's, below 1 where
+gradtx is faster."""
 
 
 class Cost(NamedTuple):
@@ -82,10 +84,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     tables = []
     for name in args.trees:
         columns = [label for title in ("bytes", "temp", "trace", "lower", "compile") for label in (title, "Optax")]
+        columns.append("ratio")
         table = report.Table(trees.describe(name), ["recipe", *columns])
         for recipe in args.recipes:
             costs = [measure(library, recipe, trees.build(name)) for library in LIBRARIES]
-            table.add(recipe, *(f"{x:.2f}" for pair in zip(*costs, strict=True) for x in pair))
+            ours, theirs = (cost.trace + cost.lower + cost.compile for cost in costs)
+            table.add(recipe, *(f"{x:.2f}" for x in (*itertools.chain(*zip(*costs, strict=True)), ours / theirs)))
         tables.append(table)
     if args.write:
         command = " ".join(["python -m benchmarks.traffic", *argv])

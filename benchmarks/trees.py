@@ -23,6 +23,11 @@ def small_leaves(width: int = 64, leaves: int = 1000) -> Any:
     return [array(width, width) for _ in range(leaves)]
 
 
+def perceptron(width: int = 512, layers: int = 5) -> Any:
+    """A multilayer perceptron of equal layers, each a matrix and a vector."""
+    return [{"w": array(width, width), "b": array(width)} for _ in range(layers)]
+
+
 def gpt2(layers: int, width: int = 768) -> Any:
     """The parameters of a GPT-2 language model (Radford et al., 2019): 12 layers of width 768 are its smallest."""
 
@@ -50,6 +55,7 @@ def gpt2(layers: int, width: int = 768) -> Any:
 
 TREES: dict[str, Callable[..., Any]] = {
     "leaf": large_leaf,
+    "perceptron": perceptron,
     "gpt2-6": lambda width=768: gpt2(6, width),
     "gpt2-12": lambda width=768: gpt2(12, width),
     "small": small_leaves,

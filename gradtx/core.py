@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from gradtx import paths, tree
 from gradtx.clock import ClockState, start
+from gradtx.placement import place_beside
 from gradtx.value import Value, flag, number, part, static, storage_dtype, value, whole
 
 Params: TypeAlias = Any  # pytree of arrays; leaves that are not floating or complex are passed over
@@ -57,7 +58,7 @@ class GradientTransformation(Value):
     def init(self, params: Params) -> State:
         """The state before the first update. Reads shapes and dtypes only: `jax.ShapeDtypeStruct`s will do."""
         state = self.bare_init(tree.floats(params))
-        return tree.place_beside(tree.strong(state), params)
+        return place_beside(tree.strong(state), params)
 
     def update(self, updates: Updates, state: State, params: Params | None = None, **extra: Any) -> tuple:
         """The transformed updates, float32 or wider, and the next state.

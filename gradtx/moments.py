@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from gradtx.placement import on_one_device
+
 LONG = 2**14  # entries beyond which adding float32 numbers one after another is too coarse
 
 
@@ -47,11 +49,13 @@ def root(x: Array) -> Array:
 def sums_of_squares(x: Array, y: Array) -> tuple[Array, Array]:
     """The sums of |x|^2 and |y|^2 over all entries, for two arrays of one shape, in one pass over both.
 
-    It is one reduction with two results, first over the last dimension. XLA computes x anew inside of it; with two
-    reductions it would write x to memory first. Its entries are added one after another, so where they are too many for
-    float32, `jnp.sum` adds them.
+    On one device it is one reduction with two results, first over the last dimension. XLA computes x anew inside of it;
+    with two reductions it would write x to memory first. Its entries are added one after another, so where they are too
+    many for float32, `jnp.sum` adds them.
     """
     sums = abs_sq(x), abs_sq(y)
+    if not on_one_device():
+        return jnp.sum(sums[0]), jnp.sum(sums[1])
     for axes in (range(x.ndim)[-1:], range(x.ndim)[:-1]):
         if axes and math.prod(sums[0].shape[i] for i in axes) <= LONG:
             zero, add = np.zeros((), sums[0].dtype), lambda a, b: (a[0] + b[0], a[1] + b[1])
@@ -71,7 +75,7 @@ def again(*arrays: Array) -> tuple[Array, ...]:
     XLA on the CPU would keep the first result in memory for its second use, a pass over memory for each of writing and
     reading; behind this barrier it takes the two for different. Elsewhere it fuses both uses, and there is no barrier.
     """
-    if not any(isinstance(x, jax.core.Tracer) for x in arrays):
+    if not on_one_device() or not any(isinstance(x, jax.core.Tracer) for x in arrays):
         return arrays
     barrier = lambda *xs: jax.lax.optimization_barrier(xs)
     return jax.lax.platform_dependent(*arrays, cpu=barrier, default=lambda *xs: xs)

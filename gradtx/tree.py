@@ -1,4 +1,4 @@
-"""Trees of arrays: mapping, dtypes, norms, paths, and the errors that name a leaf.
+"""Trees of arrays: mapping formulas, dtypes, norms.
 
 `None` is an empty subtree, never a leaf. Where the updates hold None, a parameter has no gradient: it and its state
 stay as they are.
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -19,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gradtx.moments import abs_sq, root
 from gradtx.paths import MismatchError, flatten_up_to, is_none, shown
+from gradtx.placement import on_one_device, sharding_of
 
 SMALL = 2**14  # entries up to which leaves of one shape are reduced together, ...
 BUNDLE = 16  # ... this many at a time
@@ -151,7 +151,7 @@ def full(tree: Any, fill: Any, dtype: Any = None, *, real: bool = False) -> Any:
 def zeros_without(x: Any, axis: int) -> Array:
     """Zeros with the shape, dtype and sharding of an array that lost one dimension."""
     shape = x.shape[:axis] + x.shape[axis + 1 :]
-    sharding = _sharding(x)
+    sharding = sharding_of(x)
     if isinstance(sharding, NamedSharding):
         spec = [*sharding.spec, *[None] * (x.ndim - len(sharding.spec))]
         sharding = NamedSharding(sharding.mesh, PartitionSpec(*spec[:axis], *spec[axis + 1 :]))
@@ -174,34 +174,15 @@ def _sum_of_squares(*xs: Array) -> Array:
 
 
 def _bundles(leaves: list[Array]) -> list[tuple[Array, ...]]:
-    """The leaves in groups, for one reduction each: small ones that look alike by the dozen, others alone.
+    """The leaves in groups for one reduction each: on one device small ones that look alike by the dozen, else alone.
 
-    Small, since leaves of one shape may be sharded in different ways, and adding such leaves moves them.
+    On several devices leaves of one shape may be sharded in different ways, and adding such leaves would move them.
     """
     groups = {}
     for i, x in enumerate(leaves):
-        groups.setdefault(jax.typeof(x) if x.size <= SMALL else i, []).append(x)
+        together = x.size <= SMALL and on_one_device()
+        groups.setdefault(jax.typeof(x) if together else i, []).append(x)
     return [tuple(group[i : i + BUNDLE]) for group in groups.values() for i in range(0, len(group), BUNDLE)]
-
-
-# Placement
-
-
-def place_beside(state: Any, params: Any) -> Any:
-    """Puts the state's single-device leaves (counts, scalars) on the params' mesh, replicated.
-
-    Without it the first compiled step would move them, and the second step would compile again.
-    """
-    meshes = {s.mesh for x in jax.tree.leaves(params) if isinstance(s := _sharding(x), NamedSharding)}
-    if len(meshes) != 1 or (mesh := meshes.pop()).size == 1:
-        return state
-    replicated = NamedSharding(mesh, PartitionSpec())
-    alone = lambda x: (s := _sharding(x)) is not None and len(s.device_set) == 1
-    return jax.tree.map(lambda x: jax.device_put(x, replicated) if alone(x) else x, state)
-
-
-def _sharding(x: Any) -> Any:
-    return x.sharding if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) else None
 
 
 def _cast(x: Any, dtype: Any) -> Array:

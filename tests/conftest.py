@@ -1,8 +1,15 @@
 """Eight virtual devices, so that sharding is tested on every machine; the same examples on every run."""
 
 import jax
+import pytest
 from hypothesis import settings
 
 jax.config.update("jax_num_cpu_devices", 8)
 settings.register_profile("gradtx", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("gradtx")
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """As on a machine with a single device, where nothing is sharded and some formulas take fewer passes."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)

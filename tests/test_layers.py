@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 LAYERS = (
-    {"moments", "paths", "linalg", "storage", "value"},
+    {"paths", "placement", "linalg", "storage", "value"},
+    {"moments"},
     {"tree", "clock"},
     {"core", "schedules"},
     {"combine"},

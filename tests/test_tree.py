@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import gradtx
 from gradtx import tree
 
 arrays = hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=3), elements=st.floats(-100, 100, width=32))
@@ -66,3 +67,60 @@ def test_zeros_are_wide_unless_told_otherwise():
     assert tree.zeros(jnp.ones(2, complex)).dtype == jnp.complex64
     assert tree.zeros(jnp.ones(2, complex), real=True).dtype == jnp.float32
     assert not tree.zeros(1.0).weak_type
+
+
+def test_leaves_that_look_alike_share_one_trace():
+    seen = []
+
+    def leaf(x, keep, slot):
+        seen.append(x.shape)
+        return (x * 2 if keep else x + 1), slot
+
+    params = [jnp.full(3, i, jnp.float32) for i in range(4)] + [jnp.ones(2)]
+    keep, slots = [True, True, False, False, True], [None, None, None, None, {"a": jnp.ones(1), "b": None}]
+    mapped = lambda params, slots: tree.unzip_map(leaf, params, keep, slots, outputs=2)
+    eager = mapped(params, slots)
+    assert len(seen) == 5
+    seen.clear()
+    traced = jax.jit(mapped)(params, slots)
+    assert sorted(seen) == [(2,), (3,), (3,)]  # one per shape and flag
+    assert jax.tree.structure(traced) == jax.tree.structure(eager)
+    jax.tree.map(np.testing.assert_array_equal, traced, eager)
+
+
+def test_one_trace_serves_under_every_transformation():
+    params, scale = [jnp.arange(3.0)] * 3, jnp.arange(4.0)
+    loss = lambda scale, params: tree.norm(tree.map(lambda x: jnp.sin(x * scale), params))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+        jax.jit(jax.vmap(jax.grad(loss), (0, None)))(scale, params),
+        jnp.stack([jax.grad(loss)(s, params) for s in scale]),
+    )
+
+
+def test_a_further_equal_leaf_costs_a_call_per_link():
+    tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3))
+
+    def equations(leaves):
+        params = [jax.ShapeDtypeStruct((3, 2), jnp.float32)] * leaves
+        return len(jax.make_jaxpr(tx.update)(params, tx.init(params), params).eqns)
+
+    # calls for its sum of squares and each of four links, and its sum's place in the stack of all
+    assert equations(7) - equations(6) <= 6
+
+
+def test_a_call_is_named_after_its_formula():
+    params = [jax.ShapeDtypeStruct((3, 2), jnp.float32)] * 2
+    tx = gradtx.adam(1e-3)
+    assert "name=scale_by_adam.update.leaf" in str(jax.make_jaxpr(tx.update)(params, tx.init(params)))
+
+
+def test_on_one_device_small_leaves_are_reduced_together(one_device):
+    small, large = jax.ShapeDtypeStruct((4, 4), jnp.float32), jax.ShapeDtypeStruct((tree.SMALL + 1,), jnp.float32)
+    leaves = [small] * (2 * tree.BUNDLE + 1) + [large] * 2
+    lowered = jax.jit(tree.norm).lower(leaves).as_text()
+    assert lowered.count("call @_sum_of_squares") == 4  # two full bundles, two large leaves
+    assert lowered.count("stablehlo.reduce(") == 2 + 1 + 1  # two functions, the leaf left over, the sum of sums
+    x = [jnp.full(y.shape, 0.5) for y in leaves]
+    expected = np.sqrt(sum(y.size * 0.25 for y in leaves))
+    np.testing.assert_allclose([tree.norm(x), jax.jit(tree.norm)(x)], [expected] * 2, rtol=1e-6)  # float32

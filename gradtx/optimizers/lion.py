@@ -30,18 +30,21 @@ class scale_by_lion(GradientTransformation):
         u = sign(b1 mu + (1 - b1) g)
         mu = b2 mu + (1 - b2) g                from zero
 
+    It is computed in the other order: of the new mu, u is the sign of b1 mu + (b2 - b1) g, b2 times the above. So the
+    old mu need not be kept.
+
     Args:
       b1: weight of the mean in the step, in [0, 1).
-      b2: decay of the mean, in [0, 1).
+      b2: decay of the mean, in (0, 1).
       mu_dtype: storage of mu; None means float32 or wider.
 
     State: 4 bytes per float32 parameter. Reads: gradients only.
     Source: Chen et al., Symbolic discovery of optimization algorithms, NeurIPS 2023, Program 1 (arXiv:2302.06675).
-      The sign of a complex entry is that of its two parts.
+      The sign of a complex entry is that of its two parts. b2 = 0, a mean without memory, is not taken.
     """
 
     b1: Hyperparameter = number(default=0.9, within="[0, 1)")
-    b2: Hyperparameter = number(default=0.99, within="[0, 1)")
+    b2: Hyperparameter = number(default=0.99, within="(0, 1)")
     mu_dtype: DTypeLike | None = storage_dtype(default=None)
 
     def init(self, params):

@@ -49,13 +49,13 @@ def test_every_recipe_has_a_limit():
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_traffic_does_not_grow(recipe):
+def test_traffic_does_not_grow(recipe, one_device):
     cost = traffic.measure(gradtx, recipe, SHAPES, traces=1)
     check(recipe, cost.bytes_accessed, cost.temporary)
 
 
-@pytest.mark.parametrize("recipe", ["sgd", "clip+adamw"])
-def test_hyperparameters_as_arguments_of_the_step_cost_no_traffic(recipe):
+@pytest.mark.parametrize("recipe", ["sgd", "clip+adamw", "lion", "lamb"])
+def test_hyperparameters_as_arguments_of_the_step_cost_no_traffic(recipe, one_device):
     tx = RECIPES[recipe](gradtx)
 
     def step(tx, params, state, grads):

@@ -28,7 +28,9 @@ def lion(lr, b1=0.9, b2=0.99, decay=1e-3, decays=lambda p: True):
 
 
 @both_precisions
-@pytest.mark.parametrize("options", [{}, {"b1": 0.5, "b2": 0.7}, {"b1": 0.95, "b2": 0.98}, {"b1": 0.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"b1": 0.5, "b2": 0.7}, {"b1": 0.95, "b2": 0.98}, {"b1": 0.0}, {"b1": 0.9, "b2": 0.5}]
+)
 def test_the_step_is_the_sign_of_a_mean_that_leans_on_the_newest_gradient(options, precision):
     check(gradtx.lion(0.01, **options), lion(0.01, **options), precision, steps=20)
 
@@ -84,7 +86,7 @@ def test_a_mean_stored_in_bfloat16_stays_bfloat16():
     np.testing.assert_allclose(np.asarray(after.mu, np.float32), np.full(4, 0.01), rtol=1e-2)  # bfloat16 keeps 8 bits
 
 
-@pytest.mark.parametrize(("argument", "value"), [("b1", 1.5), ("b2", -0.5)])
+@pytest.mark.parametrize(("argument", "value"), [("b1", 1.5), ("b2", -0.5), ("b2", 0.0)])
 def test_an_argument_out_of_range_is_an_error_that_names_it(argument, value):
     with pytest.raises(ValueError, match=rf"`scale_by_lion`.*{argument}.*{value}"):
         gradtx.scale_by_lion(**{argument: value})
