@@ -33,13 +33,17 @@ def at(count: Array, *values: Hyperparameter) -> tuple[Any, ...]:
     precision of the arrays that it will meet, so that a decay and 1 minus that decay are made of one number; it stays a
     Python number, which costs the compiled program nothing and takes the dtype of those arrays.
     """
-    return tuple(_floating(v(count) if callable(v) else v) for v in values)
+    rounded = jnp.result_type(float).type
+    return tuple(float(rounded(v)) if isinstance(v, (int, float)) else _array_at(count, v) for v in values)
 
 
-def _floating(x: ArrayLike) -> Any:
-    if isinstance(x, (int, float)):
-        return float(jnp.result_type(float).type(x))
-    x = jnp.asarray(x)
+def arrays_at(count: Array, *values: Hyperparameter) -> tuple[Array, ...]:
+    """As `at`, for a schedule's own numbers: all are arrays, those made of Python numbers weakly typed."""
+    return tuple(_array_at(count, v) for v in values)
+
+
+def _array_at(count: Array, x: Hyperparameter) -> Array:
+    x = jnp.asarray(x(count) if callable(x) else x)
     if jnp.issubdtype(x.dtype, jnp.floating):
         return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
     return x * 1.0

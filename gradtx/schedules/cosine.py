@@ -1,6 +1,6 @@
 """Cosine annealing, with and without a warmup."""
 
-from gradtx.clock import Hyperparameter, at
+from gradtx.clock import Hyperparameter, arrays_at
 from gradtx.schedules.schedule import POSITIVE_STEPS, STEPS, Schedule, Steps
 from gradtx.schedules.transition import between, half_cosine, remaining
 from gradtx.value import number, value
@@ -31,7 +31,7 @@ class cosine_decay_schedule(Schedule):
     exponent: Hyperparameter = number(default=1.0, within="(0, inf)")
 
     def value_at(self, count):
-        init, alpha, exponent = at(count, self.init_value, self.alpha, self.exponent)
+        init, alpha, exponent = arrays_at(count, self.init_value, self.alpha, self.exponent)
         return between(init, alpha * init, half_cosine(remaining(count, self.decay_steps)) ** exponent)
 
 
@@ -73,7 +73,7 @@ class warmup_cosine_decay_schedule(Schedule):
             )
 
     def value_at(self, count):
-        init, peak, end, exponent = at(count, self.init_value, self.peak_value, self.end_value, self.exponent)
+        init, peak, end, exponent = arrays_at(count, self.init_value, self.peak_value, self.end_value, self.exponent)
         rising = between(init, peak, remaining(count, self.warmup_steps))
         left = remaining(count, self.decay_steps - self.warmup_steps, begin=self.warmup_steps)
         return between(rising, end, half_cosine(left) ** exponent)

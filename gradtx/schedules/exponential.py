@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.clock import Hyperparameter, at
+from gradtx.clock import Hyperparameter, arrays_at
 from gradtx.schedules.polynomial import linear_schedule
 from gradtx.schedules.schedule import POSITIVE_STEPS, STEPS, Schedule, Steps
 from gradtx.value import flag, number, value
@@ -41,12 +41,12 @@ class exponential_decay(Schedule):
     end_value: Hyperparameter | None = number(default=None, optional=True)
 
     def value_at(self, count):
-        init, rate = at(count, self.init_value, self.decay_rate)
+        init, rate = arrays_at(count, self.init_value, self.decay_rate)
         elapsed = jnp.maximum(count - self.transition_begin, 0)
         power = periods(elapsed, self.transition_steps, self.staircase)
         if self.end_value is None:
             return init * rate**power
-        (end,) = at(count, self.end_value)
+        (end,) = arrays_at(count, self.end_value)
         free = init * rate**power
         stopped = (count >= self.transition_begin) & jnp.where(rate < 1, free < end, free > end)
         return jnp.where(stopped, end, init * rate ** jnp.where(stopped, 0.0, power))  # no gradient of an overflow

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from gradtx.clock import Hyperparameter, at
+from gradtx.clock import Hyperparameter, arrays_at
 from gradtx.schedules.exponential import periods
 from gradtx.schedules.schedule import POSITIVE_STEPS, STEPS, Schedule, Steps
 from gradtx.value import flag, number, value
@@ -33,7 +33,7 @@ class inverse_sqrt_decay(Schedule):
     transition_begin: Steps = number(default=0, integer=True, within=STEPS)
 
     def value_at(self, count):
-        init, timescale = at(count, self.init_value, self.timescale)
+        init, timescale = arrays_at(count, self.init_value, self.timescale)
         elapsed = jnp.maximum(count - self.transition_begin, 0)
         return init / jnp.sqrt(1 + elapsed / timescale)
 
@@ -60,6 +60,6 @@ class inverse_time_decay(Schedule):
     staircase: bool = flag(default=False)
 
     def value_at(self, count):
-        init, rate = at(count, self.init_value, self.decay_rate)
+        init, rate = arrays_at(count, self.init_value, self.decay_rate)
         elapsed = jnp.maximum(count, 0)
         return init / (1 + rate * periods(elapsed, self.transition_steps, self.staircase))

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.clock import Hyperparameter, at
+from gradtx.clock import Hyperparameter, arrays_at
 from gradtx.schedules.schedule import STEPS, Schedule, Steps
 from gradtx.value import number, part, value
 
@@ -62,6 +62,6 @@ class join_schedules(Schedule):
         lasts = [jnp.maximum(end - begin - 1, 0) for begin, end in zip(begins, self.boundaries, strict=False)]
         joined = None
         for schedule, begin, last in zip(self.schedules, begins, (*lasts, None), strict=True):
-            (x,) = at(jnp.clip(count - begin, 0, last), schedule)
+            (x,) = arrays_at(jnp.clip(count - begin, 0, last), schedule)
             joined = x if joined is None else jnp.where(count < begin, joined, x)
         return joined

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.clock import Hyperparameter, at
+from gradtx.clock import Hyperparameter, arrays_at
 from gradtx.schedules.schedule import POSITIVE_STEPS, Schedule, Steps
 from gradtx.schedules.transition import half_cosine, through
 from gradtx.value import number, value
@@ -49,8 +49,8 @@ class linear_onecycle_schedule(Schedule):
             )
 
     def value_at(self, count):
-        peak, div, final_div = at(count, self.peak_value, self.div_factor, self.final_div_factor)
-        start, final = at(count, self.pct_start, self.pct_final)
+        peak, div, final_div = arrays_at(count, self.peak_value, self.div_factor, self.final_div_factor)
+        start, final = arrays_at(count, self.pct_start, self.pct_final)
         steps, base = self.transition_steps, peak / div
         points = [(_share(steps, start), peak), (_share(steps, final), base), (steps, base / final_div)]
         return through(count, base, points)
@@ -84,8 +84,8 @@ class cosine_onecycle_schedule(Schedule):
     final_div_factor: Hyperparameter = number(default=1e4, within="(0, inf)")
 
     def value_at(self, count):
-        peak, div, final_div = at(count, self.peak_value, self.div_factor, self.final_div_factor)
-        (start,) = at(count, self.pct_start)
+        peak, div, final_div = arrays_at(count, self.peak_value, self.div_factor, self.final_div_factor)
+        (start,) = arrays_at(count, self.pct_start)
         base = peak / div
         points = [(_share(self.transition_steps, start), peak), (self.transition_steps, base / final_div)]
         return through(count, base, points, half_cosine)

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.clock import Hyperparameter, at
+from gradtx.clock import Hyperparameter, arrays_at
 from gradtx.schedules.schedule import STEPS, Schedule
 from gradtx.schedules.transition import half_cosine, through
 from gradtx.value import number, part, static, value
@@ -46,7 +46,7 @@ class piecewise_constant_schedule(Schedule):
 
     def value_at(self, count):
         scales = self.boundaries_and_scales or {}
-        x, *factors = at(count, self.init_value, *scales.values())
+        x, *factors = arrays_at(count, self.init_value, *scales.values())
         for boundary, factor in zip(scales, factors, strict=True):
             x = x * jnp.where(count < boundary, 1.0, factor)
         return jnp.broadcast_to(x, jnp.broadcast_shapes(x.shape, count.shape))
@@ -72,7 +72,7 @@ class piecewise_interpolate_schedule(Schedule):
 
     def value_at(self, count):
         scales = self.boundaries_and_scales or {}
-        init, *factors = at(count, self.init_value, *scales.values())
+        init, *factors = arrays_at(count, self.init_value, *scales.values())
         points, x = [], init
         for boundary, factor in zip(scales, factors, strict=True):
             x = x * factor

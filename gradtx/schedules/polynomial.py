@@ -1,6 +1,6 @@
 """Polynomial transitions, the straight line first, and the warmup that is one."""
 
-from gradtx.clock import Hyperparameter, at
+from gradtx.clock import Hyperparameter, arrays_at
 from gradtx.schedules.schedule import STEPS, Schedule, Steps
 from gradtx.schedules.transition import between, remaining
 from gradtx.value import number, value
@@ -27,7 +27,7 @@ class linear_schedule(Schedule):
     transition_begin: Steps = number(default=0, integer=True, within=STEPS)
 
     def value_at(self, count):
-        init, end = at(count, self.init_value, self.end_value)
+        init, end = arrays_at(count, self.init_value, self.end_value)
         return between(init, end, remaining(count, self.transition_steps, self.transition_begin))
 
 
@@ -56,7 +56,7 @@ class polynomial_schedule(Schedule):
     transition_begin: Steps = number(default=0, integer=True, within=STEPS)
 
     def value_at(self, count):
-        init, end, power = at(count, self.init_value, self.end_value, self.power)
+        init, end, power = arrays_at(count, self.init_value, self.end_value, self.power)
         return between(init, end, remaining(count, self.transition_steps, self.transition_begin) ** power)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.clock import Hyperparameter, at
+from gradtx.clock import Hyperparameter, arrays_at
 from gradtx.schedules.cosine import warmup_cosine_decay_schedule
 from gradtx.schedules.join import join_schedules
 from gradtx.schedules.schedule import POSITIVE_STEPS, Schedule, Steps
@@ -40,7 +40,7 @@ class cosine_restarts(Schedule):
     alpha: Hyperparameter = number(default=0.0)
 
     def value_at(self, count):
-        init, m_mul, alpha = at(count, self.init_value, self.m_mul, self.alpha)
+        init, m_mul, alpha = arrays_at(count, self.init_value, self.m_mul, self.alpha)
         count, first = jnp.maximum(count, 0), self.first_decay_steps
         periods = count // first  # all in integers: a wave that starts one step late would be a step at the floor
         if self.t_mul == 1:

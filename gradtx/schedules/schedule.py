@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from gradtx.clock import Hyperparameter, at
+from gradtx.clock import Hyperparameter, arrays_at
 from gradtx.value import Value, number, value
 
 Steps: TypeAlias = Any  # a whole number of steps: an int, or an int array
@@ -49,5 +49,5 @@ class constant_schedule(Schedule):
     value: Hyperparameter = number()
 
     def value_at(self, count):
-        (x,) = at(count, self.value)
+        (x,) = arrays_at(count, self.value)
         return jnp.broadcast_to(x, jnp.broadcast_shapes(x.shape, count.shape))

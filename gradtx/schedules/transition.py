@@ -14,7 +14,8 @@ def remaining(count: Array, steps: Steps, begin: Steps = 0) -> Array:
     A transition of no steps is over at `begin`.
     """
     elapsed = count - begin  # as integers: exact however late it begins
-    return jnp.clip((steps * 1.0 - elapsed) / jnp.maximum(steps, 1), 0.0, 1.0)
+    left = jnp.clip((steps * 1.0 - elapsed) / jnp.maximum(steps, 1), 0.0, 1.0)
+    return jnp.where((elapsed <= 0) & (steps > 0), 1.0, left)  # XLA multiplies by 1/steps, and 61 * (1/61) is not 1
 
 
 def between(start: Array, end: Array, left: Array) -> Array:

@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import gradtx
@@ -93,6 +93,7 @@ def test_restarts_are_waves_put_end_to_end(init, first, t_mul, alpha):
 
 @light
 @given(positive, st.dictionaries(st.integers(0, 250), st.floats(0, 2, width=32), max_size=3))
+@example(1.0, {61: 0.0})
 def test_jumps_and_lines_agree_at_the_boundaries(init, scales):
     jumps = np.asarray(gradtx.piecewise_constant_schedule(init, scales)(COUNTS))
     for kind in ("linear", "cosine"):
