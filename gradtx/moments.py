@@ -49,15 +49,14 @@ def root(x: Array) -> Array:
 def sums_of_squares(x: Array, y: Array) -> tuple[Array, Array]:
     """The sums of |x|^2 and |y|^2 over all entries, for two arrays of one shape, in one pass over both.
 
-    On one device it is one reduction with two results, first over the last dimension. XLA computes x anew inside of it;
-    with two reductions it would write x to memory first. Its entries are added one after another, so where they are too
-    many for float32, `jnp.sum` adds them.
+    On one device it is one reduction with two results, of a large array first over the last dimension. XLA computes x
+    anew inside of it; with two reductions it would write x to memory first. Its entries are added one after another, so
+    where they are too many for float32, `jnp.sum` adds them.
     """
     sums = abs_sq(x), abs_sq(y)
-    if not on_one_device():
-        return jnp.sum(sums[0]), jnp.sum(sums[1])
-    for axes in (range(x.ndim)[-1:], range(x.ndim)[:-1]):
-        if axes and math.prod(sums[0].shape[i] for i in axes) <= LONG:
+    dimensions = range(x.ndim)
+    for axes in (dimensions,) if x.size <= LONG else (dimensions[-1:], dimensions[:-1]):
+        if axes and on_one_device() and math.prod(sums[0].shape[i] for i in axes) <= LONG:
             zero, add = np.zeros((), sums[0].dtype), lambda a, b: (a[0] + b[0], a[1] + b[1])
             sums = jax.lax.reduce(sums, (zero, zero), add, axes)
     return jnp.sum(sums[0]), jnp.sum(sums[1])

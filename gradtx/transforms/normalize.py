@@ -85,8 +85,11 @@ class scale_by_trust_ratio(GradientTransformation):
 def trust_ratio(g: Array, p: Array, coefficient: Any = 1.0, min_norm: Any = 0.0, eps: Any = 0.0) -> Array:
     """coefficient |p| / |g|, as in `scale_by_trust_ratio`."""
     g_square, p_square = sums_of_squares(g, p)
-    g_norm, p_norm = jnp.maximum(root(g_square), min_norm), jnp.maximum(root(p_square), min_norm)
-    zero = (min_norm == 0) & ((p_square == 0) | (g_square == 0))
+    zero = jnp.minimum(g_square, p_square) == 0
+    g_norm, p_norm = root(g_square), root(p_square)
+    if not (isinstance(min_norm, float) and min_norm == 0):
+        zero &= min_norm == 0
+        g_norm, p_norm = jnp.maximum(g_norm, min_norm), jnp.maximum(p_norm, min_norm)
     return jnp.where(zero, 1.0, coefficient * p_norm / jnp.where(zero, 1.0, g_norm + eps))
 
 
