@@ -21,7 +21,8 @@ from gradtx.paths import MismatchError, flatten_up_to, is_none, shown
 from gradtx.placement import on_one_device, sharding_of
 
 SMALL = 2**14  # entries up to which leaves of one shape are reduced together, ...
-BUNDLE = 16  # ... this many at a time
+BUNDLE = 16  # ... this many at a time, ...
+TINY = 2**12  # ... as one array if they have fewer entries than this
 
 
 # Mapping
@@ -170,6 +171,9 @@ def norm(tree: Any) -> Array:
 
 
 def _sum_of_squares(*xs: Array) -> Array:
+    """Of arrays of one shape. Tiny ones are stacked: XLA takes long to compile a reduction of few entries."""
+    if len(xs) > 1 and xs[0].size < TINY:
+        xs = (jnp.stack(xs),)
     return jnp.sum(functools.reduce(jnp.add, [abs_sq(x) for x in xs]))
 
 
