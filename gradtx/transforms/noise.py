@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from gradtx import tree
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.core import GradientTransformation, transformation
 from gradtx.value import number, part
@@ -46,8 +47,8 @@ class add_noise(GradientTransformation):
         deviation = jnp.sqrt(eta / (1.0 + state.count) ** gamma)
         leaves, structure = jax.tree.flatten(updates)
         key = jax.random.fold_in(_typed(self.key), state.count)
-        keys = (jax.random.fold_in(key, place) for place in range(len(leaves)))
-        noisy = [g + deviation * _normal(k, g) for g, k in zip(leaves, keys, strict=True)]
+        rows = [(g, jax.random.fold_in(key, place)) for place, g in enumerate(leaves)]
+        noisy = tree.alike(lambda g, key: g + deviation * _normal(key, g), rows)
         return structure.unflatten(noisy), ClockState(tick(state.count))
 
 
