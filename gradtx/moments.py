@@ -49,17 +49,12 @@ def root(x: Array) -> Array:
 def sums_of_squares(x: Array, y: Array) -> tuple[Array, Array]:
     """The sums of |x|^2 and |y|^2 over all entries, for two arrays of one shape, in one pass over both.
 
-    On one device it is one reduction with two results, of a large array first over the last dimension. XLA computes x
-    anew inside of it; with two reductions it would write x to memory first. Its entries are added one after another, so
-    where they are too many for float32, `jnp.sum` adds them.
+    On one CPU or GPU it is one reduction with two results. XLA computes x anew inside of it; on the CPU, with two
+    reductions, it would write x to memory first. For a TPU two reductions fuse better.
     """
-    sums = abs_sq(x), abs_sq(y)
-    dimensions = range(x.ndim)
-    for axes in (dimensions,) if x.size <= LONG else (dimensions[-1:], dimensions[:-1]):
-        if axes and on_one_device() and math.prod(sums[0].shape[i] for i in axes) <= LONG:
-            zero, add = np.zeros((), sums[0].dtype), lambda a, b: (a[0] + b[0], a[1] + b[1])
-            sums = jax.lax.reduce(sums, (zero, zero), add, axes)
-    return jnp.sum(sums[0]), jnp.sum(sums[1])
+    if not on_one_device() or not _traced(x, y):
+        return _two_sums(x, y)
+    return jax.lax.platform_dependent(x, y, tpu=_two_sums, default=_sums_in_one_pass)
 
 
 @sums_of_squares.defjvp
@@ -68,16 +63,38 @@ def _derivative(primals, tangents):
     return sums_of_squares(*primals), (slope(primals[0], tangents[0]), slope(primals[1], tangents[1]))
 
 
+def _two_sums(x: Array, y: Array) -> tuple[Array, Array]:
+    return jnp.sum(abs_sq(x)), jnp.sum(abs_sq(y))
+
+
+def _sums_in_one_pass(x: Array, y: Array) -> tuple[Array, Array]:
+    """Of a large array first over the last dimension.
+
+    Entries are added one after another; where they are too many for float32, `jnp.sum` adds them.
+    """
+    sums = abs_sq(x), abs_sq(y)
+    dimensions = range(x.ndim)
+    for axes in (dimensions,) if x.size <= LONG else (dimensions[-1:], dimensions[:-1]):
+        if axes and math.prod(sums[0].shape[i] for i in axes) <= LONG:
+            zero, add = np.zeros((), sums[0].dtype), lambda a, b: (a[0] + b[0], a[1] + b[1])
+            sums = jax.lax.reduce(sums, (zero, zero), add, axes)
+    return jnp.sum(sums[0]), jnp.sum(sums[1])
+
+
 def again(*arrays: Array) -> tuple[Array, ...]:
     """The same arrays, for computing from them once more what was computed from them before.
 
     XLA on the CPU would keep the first result in memory for its second use, a pass over memory for each of writing and
     reading; behind this barrier it takes the two for different. Elsewhere it fuses both uses, and there is no barrier.
     """
-    if not on_one_device() or not any(isinstance(x, jax.core.Tracer) for x in arrays):
+    if not on_one_device() or not _traced(*arrays):
         return arrays
     barrier = lambda *xs: jax.lax.optimization_barrier(xs)
     return jax.lax.platform_dependent(*arrays, cpu=barrier, default=lambda *xs: xs)
+
+
+def _traced(*arrays: Array) -> bool:
+    return any(isinstance(x, jax.core.Tracer) for x in arrays)
 
 
 def mean_square(x: Array) -> Array:
