@@ -29,7 +29,7 @@ WARMUP = 3  # steps that are not counted: compilation, and memory touched for th
 EXPLANATION = """\
 Milliseconds of a step, from the call until the result is ready: a compiled step of gradtx, with params and state
 donated, one of Optax, one of torch.optim fused and one foreach, {repetitions} of each in one process, in turns,
-in reverse every other time. Times are medians. *Ratio* is the other's time over gradtx's, above 1 where gradtx is faster:
+in reverse every other time. Times are medians. *Ratio* is the other's time over gradtx's, above 1 if gradtx is faster:
 the median over neighbouring steps, and for Optax also the ratio of the two minima. A dash is a method, or its fused
 form, that torch.optim does not have on the CPU. torch has a thread per core, with OMP_WAIT_POLICY=PASSIVE: spinning
 threads would take a core from whoever runs next. Wall time depends on the machine and its load; where the two ratios
