@@ -194,7 +194,7 @@ def apply_updates(params: Params, updates: Updates) -> Params:
         paths.check_match(updates, params)
     except paths.MismatchError as error:
         raise ValueError(f"`apply_updates`: {error}.") from None
-    leaves, structure = jax.tree.flatten(params, is_leaf=lambda x: x is None)
+    leaves, structure = jax.tree.flatten(params, is_leaf=paths.is_none)
     steps = structure.flatten_up_to(updates)
     return structure.unflatten([p if u is None else leaf(u, p) for u, p in zip(steps, leaves, strict=True)])
 

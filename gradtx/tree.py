@@ -182,10 +182,10 @@ def _bundles(leaves: list[Array]) -> list[tuple[Array, ...]]:
 
     On several devices leaves of one shape may be sharded in different ways, and adding such leaves would move them.
     """
+    largest = SMALL if on_one_device() else -1
     groups = {}
     for i, x in enumerate(leaves):
-        together = x.size <= SMALL and on_one_device()
-        groups.setdefault(jax.typeof(x) if together else i, []).append(x)
+        groups.setdefault(jax.typeof(x) if x.size <= largest else i, []).append(x)
     return [tuple(group[i : i + BUNDLE]) for group in groups.values() for i in range(0, len(group), BUNDLE)]
 
 

@@ -114,16 +114,12 @@ class scale_by_param_block_rms(GradientTransformation):
 
     def update(self, updates, state, params=None, **extra):
         (min_scale,) = at(state.count, self.min_scale)
+        (threshold,) = (None,) if self.clipping_threshold is None else at(state.count, self.clipping_threshold)
 
-        def scaled(g, p):
-            return g * jnp.maximum(rms(p), min_scale)
-
-        def clipped_and_scaled(g, p):
-            g_square, p_square = sums_of_squares(g, p)
-            g_rms, p_rms = (root(x * (1 / max(g.size, 1))) for x in (g_square, p_square))
+        def leaf(g, p):
+            if threshold is None:
+                return g * jnp.maximum(rms(p), min_scale)
+            g_rms, p_rms = (root(x * (1 / max(g.size, 1))) for x in sums_of_squares(g, p))
             return g * (jnp.maximum(p_rms, min_scale) * (threshold / jnp.fmax(g_rms, threshold)))
 
-        leaf = scaled
-        if self.clipping_threshold is not None:
-            (threshold,), leaf = at(state.count, self.clipping_threshold), clipped_and_scaled
         return tree.map(leaf, updates, require_params(params, self)), ClockState(tick(state.count))

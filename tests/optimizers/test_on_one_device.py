@@ -41,8 +41,8 @@ def test_ten_steps_agree_with_those_on_many_devices(method, monkeypatch):
 
 
 @pytest.mark.parametrize("spec", [("x", None), (None, "x")], ids=str)
-@pytest.mark.parametrize(("method", "reductions"), [("clip+adamw", 1), ("lamb", 1), ("lars", 1)])
-def test_sharded_leaves_take_one_all_reduce_and_nothing_else(method, reductions, spec):
+@pytest.mark.parametrize("method", ["clip+adamw", "lamb", "lars"])
+def test_sharded_leaves_take_one_all_reduce_and_nothing_else(method, spec):
     mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec(*spec))
     tx = METHODS[method]()
@@ -51,4 +51,4 @@ def test_sharded_leaves_take_one_all_reduce_and_nothing_else(method, reductions,
     state = jax.tree.map(shape, jax.eval_shape(tx.init, params))
     compiled = jax.jit(tx.update).lower(params, state, params).compile().as_text()
     found = re.findall(r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\(", compiled)
-    assert found == ["all-reduce"] * reductions
+    assert found == ["all-reduce"]
