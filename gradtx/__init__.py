@@ -39,6 +39,8 @@ from gradtx.optimizers.lion import ScaleByLionState as ScaleByLionState
 from gradtx.optimizers.lion import lion as lion
 from gradtx.optimizers.lion import scale_by_lion as scale_by_lion
 from gradtx.optimizers.momentum import momentum as momentum
+from gradtx.optimizers.newton import newton as newton
+from gradtx.optimizers.newton import scale_by_newton as scale_by_newton
 from gradtx.optimizers.radam import radam as radam
 from gradtx.optimizers.radam import scale_by_radam as scale_by_radam
 from gradtx.optimizers.rmsprop import ScaleByRmsState as ScaleByRmsState
@@ -72,6 +74,8 @@ from gradtx.transforms.clip import clip_by_block_rms as clip_by_block_rms
 from gradtx.transforms.clip import clip_by_global_norm as clip_by_global_norm
 from gradtx.transforms.clip import zero_nans as zero_nans
 from gradtx.transforms.decay import add_decayed_weights as add_decayed_weights
+from gradtx.transforms.decay import add_l1_subgradient as add_l1_subgradient
+from gradtx.transforms.decay import proximal_l1 as proximal_l1
 from gradtx.transforms.momentum import EmaState as EmaState
 from gradtx.transforms.momentum import TraceState as TraceState
 from gradtx.transforms.momentum import ema as ema

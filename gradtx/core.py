@@ -1,5 +1,6 @@
 """The contract: a gradient transformation is a pure `(init, update)` pair, and a value."""
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias, TypeVar, dataclass_transform
@@ -67,7 +68,8 @@ class GradientTransformation(Value):
           updates: gradients, or what the transformation before this one made of them.
           state: from `init`, or from the last `update`.
           params: the parameters now; some transformations read them.
-          **extra: whatever the caller has; each transformation takes what it uses.
+          **extra: whatever the caller has; each transformation takes what it uses. `value_fn` and `grad_fn` are
+            functions of the parameters, that return a scalar and its gradients.
 
         Raises:
           ValueError: a leaf is missing or has the wrong shape, or `params` is missing and needed.
@@ -77,6 +79,7 @@ class GradientTransformation(Value):
                 paths.check_match(updates, params)
             incoming = tree.widen(tree.floats(updates))
             wide_params = tree.widen(tree.floats(params))
+            extra = on_part(extra, params)
             outgoing, new_state = self.bare_update(incoming, tree.widen(state), wide_params, **extra)
             paths.check_shapes(outgoing, incoming)
             return _with_untouched(outgoing, updates, params), tree.cast_like(new_state, state)
@@ -176,6 +179,27 @@ def require_params(params: Params | None, tx: GradientTransformation) -> Params:
     if params is None:
         raise ValueError(f"`{tx.name}` reads the parameters: call `update(updates, state, params)`.")
     return params
+
+
+def on_part(extra: dict[str, Any], params: Params | None) -> dict[str, Any]:
+    """`extra` with `value_fn` and `grad_fn` as functions of the part of `params` that a link sees.
+
+    Where the part holds None they take the leaf of `params`. What `grad_fn` returns has the part's leaves, widened.
+    """
+    complete = lambda part: tree.choose(lambda p, x: p if x is None else x, params, part)
+
+    def on_this_part(name, function):
+        if params is None or function is None or name not in ("value_fn", "grad_fn"):
+            return function
+
+        @functools.wraps(function)
+        def wrapped(part, *args, **kwargs):
+            result = function(complete(part), *args, **kwargs)
+            return result if name == "value_fn" else tree.widen(tree.choose(lambda _, g: g, part, result))
+
+        return wrapped
+
+    return {name: on_this_part(name, x) for name, x in extra.items()}
 
 
 def apply_updates(params: Params, updates: Updates) -> Params:

@@ -32,3 +32,15 @@ def place_beside(state: Any, params: Any) -> Any:
 def sharding_of(x: Any) -> Any:
     """Where an array lies; None where that is not known: in a trace, or of a shape alone."""
     return x.sharding if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) else None
+
+
+def whole_everywhere(x: jax.Array) -> jax.Array:
+    """The array gathered on every device, where its type says that it is sharded: such an array cannot be flattened."""
+    sharding = jax.typeof(x).sharding
+    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec())) if any(sharding.spec) else x
+
+
+def laid_like(x: jax.Array, like: jax.Array) -> jax.Array:
+    """The array sharded as the type of `like` says, if it says so: the inverse of `whole_everywhere`."""
+    sharding = jax.typeof(like).sharding
+    return jax.sharding.reshard(x, sharding) if any(sharding.spec) else x

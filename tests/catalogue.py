@@ -16,6 +16,8 @@ CATALOGUE = {
     "ema biased": lambda: gradtx.ema(0.9, debias=False),
     "add_decayed_weights": lambda: gradtx.add_decayed_weights(0.01),
     "add_decayed_weights masked": lambda: gradtx.add_decayed_weights(0.01, mask="kernel$"),
+    "add_l1_subgradient": lambda: gradtx.add_l1_subgradient(0.01),
+    "proximal_l1": lambda: gradtx.proximal_l1(0.01),
     "clip": lambda: gradtx.clip(0.5),
     "clip_by_global_norm": lambda: gradtx.clip_by_global_norm(0.5),
     "clip_by_block_rms": lambda: gradtx.clip_by_block_rms(0.5),
@@ -28,6 +30,7 @@ CATALOGUE = {
     "scale_by_amsgrad": gradtx.scale_by_amsgrad,
     "scale_by_radam": gradtx.scale_by_radam,
     "scale_by_lion": gradtx.scale_by_lion,
+    "scale_by_newton": gradtx.scale_by_newton,
     # with little decay a scalar parameter, whose update is as long as it is, would land on 0 up to rounding
     "scale_by_lamb": lambda: gradtx.scale_by_lamb(weight_decay=10.0),
     "scale_by_lars": lambda: gradtx.scale_by_lars(0.01),
@@ -70,5 +73,7 @@ CATALOGUE = {
     "adafactor": lambda: gradtx.adafactor(0.1, min_dim_size_to_factor=2),
     "adafactor all": lambda: gradtx.adafactor(0.1, 2, momentum=0.9, weight_decay_rate=1e-3),
     "lion": lambda: gradtx.lion(0.1),
+    "newton": gradtx.newton,
+    "newton cg": lambda: gradtx.newton(1.0, 0.1, "cg"),
     "clip + adamw": lambda: gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(0.1)),
 }

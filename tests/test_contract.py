@@ -30,8 +30,13 @@ def avals(state):
     return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state)
 
 
+def convex(params):
+    """A function for methods that read one; the others ignore it. Second derivatives lie between 1 and 2."""
+    return sum(jnp.sum(x**2 / 2 + jnp.logaddexp(x, -x)) for x in jax.tree.leaves(params) if eqx.is_inexact_array(x))
+
+
 def step(tx, params, state, grads):
-    updates, state = tx.update(grads, state, params)
+    updates, state = tx.update(grads, state, params, value_fn=convex)
     return gradtx.apply_updates(params, updates), state
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from gradtx import paths, tree
-from gradtx.core import GradientTransformation, as_transformation, transformation
+from gradtx.core import GradientTransformation, as_transformation, on_part, transformation
 from gradtx.value import part, static
 
 
@@ -99,7 +99,7 @@ class masked(GradientTransformation):
         kept, kept_params = _kept(updates, mask), None if params is None else _kept(params, mask)
         if not jax.tree.leaves(kept):
             return updates, state
-        outgoing, state = self.inner.bare_update(kept, state, kept_params, **extra)
+        outgoing, state = self.inner.bare_update(kept, state, kept_params, **on_part(extra, params))
         return tree.choose(lambda g, u: g if u is None else u, updates, outgoing), state
 
 

@@ -1,4 +1,4 @@
-"""Weight decay."""
+"""Weight decay, and its counterpart for sparse parameters: L1."""
 
 from typing import Any
 
@@ -51,3 +51,79 @@ class add_decayed_weights(GradientTransformation):
 def decayed(g: Array, p: Array, decay: Any) -> Array:
     """g + decay p; of a complex p, its conjugate, since g is a gradient."""
     return g + decay * (jnp.conj(p) if jnp.iscomplexobj(p) else p)
+
+
+@transformation
+class add_l1_subgradient(GradientTransformation):
+    """Adds the parameters' signs, times the strength, to the updates.
+
+        u = g + strength sign(p)                sign(0) = 0; of a complex p, conj(p) / |p|
+
+    The subgradient of strength |p|_1. Parameters oscillate around 0: `proximal_l1` makes zeros.
+
+    Args:
+      strength: not negative; in units of updates.
+      mask: which leaves; see `add_decayed_weights`.
+
+    State: the time. Reads: params.
+    Raises:
+      ValueError: no params; a pattern that matches no leaf; a mask that lacks a leaf.
+    Complex parameters: the conjugate is added, since updates are still gradients here (`scale_by_learning_rate`).
+    """
+
+    strength: Hyperparameter = number(within="[0, inf)")
+    mask: Any = static(default=None, convert=as_mask)
+
+    def update(self, updates, state, params=None, **extra):
+        params = require_params(params, self)
+        (strength,) = at(state.count, self.strength)
+
+        def leaf(g, p, is_sparse):
+            return g + strength * jnp.conj(_direction(p)) if is_sparse else g
+
+        updates = tree.map(leaf, updates, params, chosen(self.mask, params, self.name))
+        return updates, ClockState(tick(state.count))
+
+
+@transformation
+class proximal_l1(GradientTransformation):
+    """Changes the steps so that they end at the soft threshold, which makes zeros. It goes after the learning rate.
+
+        u' = soft(p + u, strength) - p,         soft(x, s) = max(|x| - s, 0) x / |x|
+
+    With x = p + u: where |x| <= strength, u' is -p, so that `apply_updates` gives exactly 0; elsewhere
+    u' = u - strength x / |x|. After `sgd` with a constant rate it is proximal gradient descent (ISTA), which minimizes
+    loss + strength / rate |p|_1.
+
+    Args:
+      strength: not negative; in units of the parameters, per update: the learning rate times the weight of |p|_1, so
+        with a schedule for the rate it is one too.
+      mask: which leaves; see `add_decayed_weights`.
+
+    State: the time. Reads: params.
+    Raises:
+      ValueError: no params; a pattern that matches no leaf; a mask that lacks a leaf.
+    Source: Daubechies, Defrise, De Mol, An iterative thresholding algorithm for linear inverse problems with a
+      sparsity constraint, 2004; Beck, Teboulle, A fast iterative shrinkage-thresholding algorithm, 2009; Parikh, Boyd,
+      Proximal algorithms, 2014, section 6.5.2. A complex x keeps its direction.
+    """
+
+    strength: Hyperparameter = number(within="[0, inf)")
+    mask: Any = static(default=None, convert=as_mask)
+
+    def update(self, updates, state, params=None, **extra):
+        params = require_params(params, self)
+        (strength,) = at(state.count, self.strength)
+
+        def leaf(u, p, is_sparse):
+            x = p + u
+            return jnp.where(jnp.abs(x) > strength, u - strength * _direction(x), -p) if is_sparse else u
+
+        updates = tree.map(leaf, updates, params, chosen(self.mask, params, self.name))
+        return updates, ClockState(tick(state.count))
+
+
+def _direction(x: Array) -> Array:
+    """x / |x|, and 0 for 0."""
+    size = jnp.abs(x)
+    return x / jnp.where(size > 0, size, 1) if jnp.iscomplexobj(x) else jnp.sign(x)

@@ -1,4 +1,4 @@
-"""add_decayed_weights: Loshchilov and Hutter 2019; the mask as a tree, a function, or patterns of paths."""
+"""add_decayed_weights: Loshchilov and Hutter 2019; its mask as a tree, a function, or patterns of paths. L1."""
 
 from collections import namedtuple
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from tests.oracle import check
+from tests.oracle import both_precisions, check, flat, leafwise
 
 
 def decayed(weight_decay, takes=lambda path: True):
@@ -129,3 +129,91 @@ def test_parameters_of_another_shape_are_an_error_that_names_leaf_and_shapes():
     params = {"dense": {"kernel": jnp.ones((3, 4))}}
     with pytest.raises(ValueError, match=r"`add_decayed_weights`.*kernel.*\(4,\).*\(3, 4\)"):
         tx.update({"dense": {"kernel": jnp.ones(4)}}, tx.init(params), params)
+
+
+def sign_of(p):
+    """p / |p|, and 0 for 0."""
+    return np.divide(p, np.abs(p), out=np.zeros_like(p), where=p != 0)
+
+
+def soft(x, s):
+    """sign(x) max(|x| - s, 0): Parikh and Boyd 2014, section 6.5.2."""
+    return sign_of(x) * np.maximum(np.abs(x) - s, 0)
+
+
+@both_precisions
+@pytest.mark.parametrize("complex_leaves", [(), ("dense/kernel", "scale")], ids=["real", "complex"])
+def test_l1_adds_the_signs_of_the_parameters(complex_leaves, precision):
+    rule = leafwise(lambda p: lambda g, p, t: -0.1 * (g + 0.5 * sign_of(p)))
+    tx = gradtx.chain(gradtx.add_l1_subgradient(0.5), gradtx.scale_by_learning_rate(0.1))
+    check(tx, rule, precision, complex_leaves=complex_leaves)
+
+
+@both_precisions
+@pytest.mark.parametrize("complex_leaves", [(), ("dense/kernel", "scale")], ids=["real", "complex"])
+def test_a_proximal_step_ends_at_the_soft_threshold(complex_leaves, precision):
+    rule = leafwise(lambda p: lambda g, p, t: soft(p - 0.1 * g, 0.3 / t) - p)
+    tx = gradtx.chain(gradtx.sgd(0.1), gradtx.proximal_l1(lambda t: 0.3 / (1 + t)))
+    # the schedule is float32 in both precisions: two roundings of its value
+    check(tx, rule, precision, complex_leaves=complex_leaves, tolerance={"float64": 1e-7}.get(precision))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
+def test_zeros_are_exact(dtype):
+    rng = np.random.default_rng(0)
+    p, u = (jnp.asarray(rng.normal(size=1000), dtype) for _ in range(2))
+    tx = gradtx.proximal_l1(0.7)
+    step = jax.jit(lambda p, u: gradtx.apply_updates(p, tx.update(u, tx.init(p), p)[0]))
+    inside = np.abs(np.asarray(p, np.complex64) + np.asarray(u, np.complex64)) <= np.float32(0.7)
+    assert 100 < np.sum(inside) < 900
+    np.testing.assert_array_equal(np.asarray(step(p, u)) == 0, inside)
+
+
+def test_no_l1_changes_no_bit():
+    p, g = jnp.array([1e20, -3.0, 0.0]), jnp.array([1e-20, 0.1, 2.0])
+    for tx in (gradtx.add_l1_subgradient(0.0), gradtx.proximal_l1(0.0)):
+        updates, _ = tx.update(g, tx.init(p), p)
+        np.testing.assert_array_equal(updates, g)
+
+
+def test_proximal_descent_finds_the_lassos_solution():
+    """With orthonormal columns, 1/2 |y - X w|^2 + strength |w|_1 is least at soft(X^T y, strength)."""
+    rng = np.random.default_rng(0)
+    x = np.linalg.qr(rng.normal(size=(20, 8)))[0]
+    y = x @ np.array([2.0, -1.0, 0.5, 0.1, -0.05, 0, 0, 0]) + 0.02 * rng.normal(size=20)
+    want = soft(x.T @ y, 0.2)
+    tx = gradtx.chain(gradtx.sgd(0.5), gradtx.proximal_l1(0.5 * 0.2))
+
+    @jax.jit
+    def fit(w):
+        def step(carry, _):
+            w, state = carry
+            updates, state = tx.update(jax.grad(lambda w: jnp.sum((y - x @ w) ** 2) / 2)(w), state, w)
+            return (gradtx.apply_updates(w, updates), state), None
+
+        return jax.lax.scan(step, (w, tx.init(w)), None, length=40)[0][0]
+
+    w = fit(jnp.ones(8))
+    np.testing.assert_allclose(w, want, rtol=0, atol=1e-6)  # float32; the error halves in each step
+    np.testing.assert_array_equal(w == 0, want == 0)
+    assert np.sum(want == 0) == 5
+
+
+@pytest.mark.parametrize("mask", ["a tree", "a pattern with an anchor"])
+def test_l1_applies_where_the_mask_says(mask):
+    given, takes = MASKS[mask]
+    params = {"dense": {"kernel": jnp.full((2, 2), 2.0), "bias": jnp.full(2, -2.0)}, "scale": jnp.array(2.0)}
+    grads = jax.tree.map(jnp.zeros_like, params)
+    for tx, sign in ((gradtx.add_l1_subgradient(0.5, given), 1), (gradtx.proximal_l1(0.5, given), -1)):
+        updates, _ = tx.update(grads, tx.init(params), params)
+        for path, u in flat(updates).items():
+            np.testing.assert_array_equal(u, sign * takes(path) * 0.5 * np.sign(flat(params)[path]))
+
+
+@pytest.mark.parametrize("name", ["add_l1_subgradient", "proximal_l1"])
+def test_l1s_errors_name_the_transformation_and_the_argument(name):
+    make = getattr(gradtx, name)
+    with pytest.raises(ValueError, match=rf"`{name}`: strength must not be negative, got -1.0"):
+        make(-1.0)
+    with pytest.raises(ValueError, match=rf"`{name}` reads the parameters"):
+        make(0.1).update(jnp.ones(2), make(0.1).init(jnp.ones(2)))
