@@ -4,7 +4,13 @@ from gradtx.clock import ClockState as ClockState
 from gradtx.clock import Hyperparameter as Hyperparameter
 from gradtx.combine.chain import chain as chain
 from gradtx.combine.chain import named_chain as named_chain
+from gradtx.combine.guard import ApplyIfFiniteState as ApplyIfFiniteState
+from gradtx.combine.guard import apply_if_finite as apply_if_finite
 from gradtx.combine.masking import masked as masked
+from gradtx.combine.monitor import MonitorState as MonitorState
+from gradtx.combine.monitor import metrics as metrics
+from gradtx.combine.monitor import monitor as monitor
+from gradtx.combine.monitor import record as record
 from gradtx.core import EmptyState as EmptyState
 from gradtx.core import GradientTransformation as GradientTransformation
 from gradtx.core import apply_updates as apply_updates

@@ -52,6 +52,13 @@ def choose(fn: Callable, tree: Any, *rest: Any) -> Any:
     return structure.unflatten([None if row[0] is None else fn(*row) for row in rows])
 
 
+def anywhere(predicate: Callable, *trees: Any) -> Array:
+    """Whether a predicate of entries, of which each tree gives one, holds for any entry of any leaf."""
+    rows = zip(*[jax.tree.leaves(tree) for tree in trees], strict=True)
+    found = alike(lambda *xs: jnp.any(predicate(*xs)), list(rows))
+    return jnp.any(jnp.stack(found)) if found else jnp.array(False)
+
+
 def alike(fn: Callable, rows: list[tuple]) -> list:
     """`fn` of each row of arguments. While a program is traced, rows of the same types and shapes share one trace.
 

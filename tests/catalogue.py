@@ -45,6 +45,9 @@ CATALOGUE = {
     # combinators
     "chain": gradtx.chain,
     "named_chain": lambda: gradtx.named_chain(("clip", gradtx.clip(1.0)), ("adam", gradtx.adam(1e-2))),
+    "apply_if_finite": lambda: gradtx.apply_if_finite(gradtx.adam(1e-2)),
+    "monitor": lambda: gradtx.monitor(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-2))),
+    "monitor masked": lambda: gradtx.monitor(gradtx.masked(gradtx.clip(0.5), "kernel")),
     "masked": lambda: gradtx.masked(gradtx.scale_by_adam(), "kernel"),
     # methods
     "sgd": lambda: gradtx.sgd(0.1),

@@ -11,7 +11,7 @@ from .catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[1]
 PUBLIC = {name: x for name, x in vars(gradtx).items() if not name.startswith("_") and not inspect.ismodule(x)}
-OTHER = {"GradientTransformation", "transformation", "apply_updates", "Hyperparameter", "Schedule"}
+OTHER = {"GradientTransformation", "transformation", "apply_updates", "metrics", "record", "Hyperparameter", "Schedule"}
 
 
 def is_schedule(name):

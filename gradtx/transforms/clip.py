@@ -1,12 +1,13 @@
 """Bounding the updates: by entry, by leaf, all together; and replacing NaN."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from gradtx import tree
 from gradtx.clock import ClockState, Hyperparameter, at, tick
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.combine.monitor import record
+from gradtx.core import GradientTransformation, Params, Updates, transformation
 from gradtx.moments import rms
 from gradtx.value import number
 
@@ -33,7 +34,7 @@ class clip(GradientTransformation):
                 return jnp.clip(g.real, -bound, bound) + 1j * jnp.clip(g.imag, -bound, bound)
             return jnp.clip(g, -bound, bound)
 
-        return tree.map(leaf, updates), ClockState(tick(state.count))
+        return _recorded(extra, updates, tree.map(leaf, updates)), ClockState(tick(state.count))
 
 
 @transformation
@@ -56,6 +57,7 @@ class clip_by_global_norm(GradientTransformation):
     def update(self, updates, state, params=None, **extra):
         (max_norm,) = at(state.count, self.max_norm)
         factor = max_norm / jnp.fmax(tree.norm(updates), max_norm)  # fmax passes over NaN
+        record(extra, clipped=lambda: factor < 1)
         return tree.map(lambda g: g * factor, updates), ClockState(tick(state.count))
 
 
@@ -80,7 +82,12 @@ class clip_by_block_rms(GradientTransformation):
         def leaf(g):
             return g * (threshold / jnp.fmax(rms(g), threshold))
 
-        return tree.map(leaf, updates), ClockState(tick(state.count))
+        return _recorded(extra, updates, tree.map(leaf, updates)), ClockState(tick(state.count))
+
+
+def _recorded(extra: dict[str, Any], updates: Updates, clipped: Updates) -> Updates:
+    record(extra, clipped=lambda: tree.anywhere(lambda g, u: jnp.abs(u) < jnp.abs(g), updates, clipped))
+    return clipped
 
 
 class ZeroNansState(NamedTuple):

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from gradtx import tree
 from gradtx.clock import ClockState, Hyperparameter, at, tick
+from gradtx.combine.monitor import record
 from gradtx.core import GradientTransformation, transformation
 from gradtx.value import flag, number
 
@@ -57,6 +58,7 @@ class scale_by_learning_rate(GradientTransformation):
 
     def update(self, updates, state, params=None, **extra):
         (rate,) = at(state.count, self.learning_rate)
+        record(extra, learning_rate=lambda: jnp.asarray(rate))
 
         def leaf(g):
             if not self.flip_sign:
