@@ -1,5 +1,6 @@
 """Composable gradient transformations for JAX: pure `(init, update)` pairs that are values."""
 
+from gradtx import tuning as tuning
 from gradtx.clock import ClockState as ClockState
 from gradtx.clock import Hyperparameter as Hyperparameter
 from gradtx.combine.chain import chain as chain

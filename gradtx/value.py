@@ -34,6 +34,9 @@ def number(
         NumPy numbers only: arrays may be traced.
       integer: a count of steps; kept an int.
       optional: None is allowed.
+
+    A distribution to search (`gradtx.tuning`: a pytree with `support`, a tuple) passes too, in an integer field where
+    it is `discrete`; its leaves, the bounds or the choices, are checked and stored like numbers.
     """
     inside = _interval(within)
 
@@ -48,6 +51,8 @@ def number(
             return int(x) if integer else float(x)
         if (x is None and optional) or isinstance(x, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)):
             return x
+        if isinstance(getattr(x, "support", None), tuple) and (not integer or getattr(x, "discrete", False)):
+            return jax.tree.map(lambda bound: convert(owner, name, bound), x)
         if not integer and callable(x) and not isinstance(x, type):
             return Function(x) if jax.tree_util.all_leaves([x]) else x
         wanted = "a whole number" if integer else "a number, an array or a schedule (a function of the step)"

@@ -12,9 +12,10 @@ LAYERS = (
     {"combine"},
     {"transforms"},
     {"optimizers"},
+    {"tuning"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-FOLDERS = {"schedules", "combine", "transforms", "optimizers"}  # their files may import each other
+FOLDERS = {"schedules", "combine", "transforms", "optimizers", "tuning"}  # their files may import each other
 ROOT = Path(__file__).parents[1] / "gradtx"
 
 

@@ -4,6 +4,8 @@ import inspect
 import re
 from pathlib import Path
 
+import pytest
+
 import gradtx
 from gradtx.schedules.schedule import Schedule
 
@@ -11,6 +13,7 @@ from .catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[1]
 PUBLIC = {name: x for name, x in vars(gradtx).items() if not name.startswith("_") and not inspect.ismodule(x)}
+TUNING = {name: x for name, x in vars(gradtx.tuning).items() if not name.startswith("_") and not inspect.ismodule(x)}
 OTHER = {"GradientTransformation", "transformation", "apply_updates", "metrics", "record", "Hyperparameter", "Schedule"}
 
 
@@ -25,15 +28,23 @@ def test_every_public_transformation_is_in_the_catalogue():
     assert built == set(PUBLIC) - OTHER - states - schedules
 
 
-def test_every_name_is_exported_once_under_its_own_name():
-    lines = (ROOT / "gradtx" / "__init__.py").read_text().splitlines()
-    names = [re.fullmatch(r"from gradtx\.\S+ import (\w+) as \1", line) for line in lines if line.startswith("from")]
+@pytest.mark.parametrize(("file", "public"), [("__init__.py", PUBLIC), ("tuning/__init__.py", TUNING)])
+def test_every_name_is_exported_once_under_its_own_name(file, public):
+    lines = [line for line in (ROOT / "gradtx" / file).read_text().splitlines() if line.startswith("from")]
+    names = [
+        re.fullmatch(r"from gradtx\.\S+ import (\w+) as \1", line) for line in lines if "gradtx import" not in line
+    ]
     assert all(names)
-    assert len(names) == len({match[1] for match in names}) == len(PUBLIC)
+    assert len(names) == len({match[1] for match in names}) == len(public)
+
+
+def test_the_only_namespace_is_tuning():
+    lines = (ROOT / "gradtx" / "__init__.py").read_text().splitlines()
+    assert [line for line in lines if "gradtx import" in line] == ["from gradtx import tuning as tuning"]
 
 
 def test_every_public_thing_says_what_it_does():
-    for name, x in PUBLIC.items():
+    for name, x in (PUBLIC | TUNING).items():
         assert name == "Hyperparameter" or (inspect.getdoc(x) or "").strip(), name
 
 
