@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 LAYERS = (
-    {"paths", "placement", "linalg", "storage", "value"},
+    {"keys", "paths", "placement", "linalg", "storage", "value"},
     {"moments"},
     {"tree", "clock"},
     {"core", "schedules"},

@@ -6,16 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx import tree
+from gradtx import keys, tree
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.core import GradientTransformation, transformation
 from gradtx.value import number, part
-
-
-def _as_key(owner: str, name: str, key: Any) -> Any:
-    if isinstance(key, bool) or not (hasattr(key, "dtype") or isinstance(key, int)):
-        raise TypeError(f"`{owner}`: {name} must be an int or a key of `jax.random`, got {key!r}.")
-    return key
 
 
 @transformation
@@ -40,13 +34,13 @@ class add_noise(GradientTransformation):
 
     eta: Hyperparameter = number(within="[0, inf)")
     gamma: Hyperparameter = number(within="[0, inf)")
-    key: Any = part(convert=_as_key)
+    key: Any = part(convert=keys.checked)
 
     def update(self, updates, state, params=None, **extra):
         eta, gamma = at(state.count, self.eta, self.gamma)
         deviation = jnp.sqrt(eta / (1.0 + state.count) ** gamma)
         leaves, structure = jax.tree.flatten(updates)
-        key = jax.random.fold_in(_typed(self.key), state.count)
+        key = jax.random.fold_in(keys.typed(self.key), state.count)
         rows = [(g, jax.random.fold_in(key, place)) for place, g in enumerate(leaves)]
         noisy = tree.alike(lambda g, key: g + deviation * _normal(key, g), rows)
         return structure.unflatten(noisy), ClockState(tick(state.count))
@@ -55,10 +49,3 @@ class add_noise(GradientTransformation):
 def _normal(key: Any, like: Array) -> Array:
     noise = jax.random.normal(key, like.shape, like.dtype)
     return noise * 2**0.5 if jnp.iscomplexobj(like) else noise  # JAX's complex normal has half the variance per part
-
-
-def _typed(key: Any) -> Any:
-    if jnp.ndim(key) > 0:  # the raw words of a key
-        return jax.random.wrap_key_data(key)
-    is_typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return key if is_typed else jax.random.key(key)

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from gradtx import keys
 from gradtx.tuning.population import check_losses, rank
 from gradtx.tuning.search import Space, Stacked, distributions, size, take
-from gradtx.tuning.space import as_key, is_distribution
+from gradtx.tuning.space import is_distribution
 
 
 class Population(NamedTuple):
@@ -48,7 +49,7 @@ def exploit(key: Any, losses: ArrayLike, population: Stacked, fraction: float = 
     order = rank(losses)
     place = jnp.zeros(n, jnp.int32).at[order].set(jnp.arange(n, dtype=jnp.int32))
     donors = jnp.minimum(worst, jnp.sum(finite))
-    donor = order[jax.random.randint(as_key("exploit", key), (n,), 0, jnp.maximum(donors, 1))]
+    donor = order[jax.random.randint(keys.typed(keys.checked("exploit", "key", key)), (n,), 0, jnp.maximum(donors, 1))]
     replaced = ((place >= n - worst) | ~finite) & (donors > 0)
     source = jnp.where(replaced, donor, jnp.arange(n, dtype=jnp.int32))
     return take(population, source), source
@@ -94,7 +95,7 @@ def explore(
         leaves = structure.flatten_up_to(population)
     except ValueError as error:
         raise ValueError(f"`explore`: the members were not drawn from this space: {error}.") from None
-    key = as_key("explore", key)
+    key = keys.typed(keys.checked("explore", "key", key))
 
     def leaf(i, distribution, x):
         anew, fresh, near = jax.random.split(jax.random.fold_in(key, i), 3)
@@ -126,7 +127,7 @@ def evolve(
       The population, and `source`, int32: whose copy each member now is, itself if it stayed.
     Arguments and source: `exploit`, `explore`.
     """
-    who, how = jax.random.split(as_key("evolve", key))
+    who, how = jax.random.split(keys.typed(keys.checked("evolve", "key", key)))
     population, source = exploit(who, losses, population, fraction)
     changed = source != jnp.arange(source.size, dtype=jnp.int32)
     return explore(how, population, space, changed, factors=factors, resample=resample), source

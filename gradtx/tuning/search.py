@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from gradtx import paths
-from gradtx.tuning.space import Distribution, as_key, is_distribution, plain
+from gradtx import keys, paths
+from gradtx.tuning.space import Distribution, is_distribution, plain
 
 Space: TypeAlias = Any  # pytree that holds distributions in the place of numbers
 Stacked: TypeAlias = Any  # pytree whose every leaf has a leading axis: one entry for each member
@@ -51,7 +51,7 @@ def random(key: Any, space: Space, n: int) -> Stacked:
     Source: Bergstra, Bengio, Random search for hyper-parameter optimization, JMLR 13, 2012.
     """
     n = whole("random", "n", n)
-    key = as_key("random", key)
+    key = keys.typed(keys.checked("random", "key", key))
     axes = distributions("random", space).values()
     return fill(space, [axis.sample(jax.random.fold_in(key, i), (n,)) for i, axis in enumerate(axes)], n)
 

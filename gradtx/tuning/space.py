@@ -166,17 +166,6 @@ def plain(x: Any) -> Any:
     return float(str(x)) if jnp.issubdtype(x.dtype, jnp.floating) else x.item()
 
 
-def as_key(owner: str, key: Any) -> Array:
-    """A key of `jax.random` from an int, a key, or the raw words of one."""
-    if hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
-    if jnp.ndim(key) == 1 and hasattr(key, "dtype") and key.dtype == jnp.uint32:
-        return jax.random.wrap_key_data(key)
-    if isinstance(key, bool) or not (hasattr(key, "dtype") or isinstance(key, int)):
-        raise TypeError(f"`{owner}`: key must be an int or a key of `jax.random`, got {key!r}.")
-    return jax.random.key(key)
-
-
 def _finite(owner: str, name: str, x: Any) -> float | int:
     if not isinstance(x, (int, float)) and hasattr(x, "dtype") and jnp.ndim(x) == 0:
         x = plain(x)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jax.scipy.sparse.linalg
 import numpy as np
 import pytest
 
@@ -53,6 +54,22 @@ def test_it_takes_the_iterates_of_the_textbook(products):
     with jax.enable_x64(True):
         got = conjugate_gradients(product(jnp.asarray(a)), split(B), 1e-14, products)
         np.testing.assert_allclose(together(got), x, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("products", [2, 5])
+def test_it_is_jax_scipys_where_the_matrix_is_positive_definite(products):
+    matvec = product(jnp.asarray(definite(), jnp.float32))
+    theirs, _ = jax.scipy.sparse.linalg.cg(matvec, split(B), tol=1e-5, maxiter=products)
+    got = conjugate_gradients(matvec, split(B), 1e-5, products)
+    np.testing.assert_allclose(together(got), together(theirs), rtol=0, atol=1e-5)  # five steps in float32
+
+
+def test_it_ends_where_jax_scipys_goes_on_to_nan():
+    matvec = lambda v: jnp.array([1.0, -1.0]) * v  # no curvature along b
+    b = jnp.ones(2)
+    assert np.all(np.isnan(jax.scipy.sparse.linalg.cg(matvec, b)[0]))
+    assert np.all(conjugate_gradients(matvec, b, 1e-5, 10) == 0)
+    np.testing.assert_array_equal(solve_downhill(matvec, b, 0.0, 1e-5, 10), b)
 
 
 def test_it_stops_at_the_tolerance_of_the_residual():
