@@ -134,7 +134,10 @@ def report(found: Found) -> study.Report:
         f"Best: bound {[*BOUNDS][best]}, loss {median[best]:.3g} (a constant guess has {np.log(digits.CLASSES):.3g}). "
         f"Without a clip the run {alone}. A norm that overflows is above every bound, so it counts as clipped."
     ]
-    return study.Report([table], {"clipping": figure}, findings)
+    halfway = [[f"`{name}`", x[1, 0, steps // 2]] for name, x in seen.items() if name not in ("loss", "accuracy")]
+    title = "`gradtx.metrics(state)` after half of the steps, bound 1, the first seed"
+    read = study.Table(title, ["metric", "value"], halfway)
+    return study.Report([table, read], {"clipping": figure}, findings)
 
 
 if __name__ == "__main__":

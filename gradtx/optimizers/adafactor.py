@@ -60,7 +60,7 @@ class scale_by_factored_rms(GradientTransformation):
 
     factored: bool = flag(default=True)
     decay_rate: Hyperparameter = number(default=0.8, within="(0, inf)")
-    step_offset: Hyperparameter = number(default=0, within="[0, inf)")
+    step_offset: Hyperparameter = number(default=0.0, within="[0, inf)")
     min_dim_size_to_factor: int = whole(default=128, within="[1, inf)")
     epsilon: Hyperparameter = number(default=1e-30, within="[0, inf)")
     decay_rate_fn: Callable = static(default=decay_that_grows)

@@ -95,8 +95,9 @@ def test_a_layers_ratio_is_that_of_update_to_weight(found):
 
 def test_the_report_has_a_row_for_each_bound_and_one_picture(found):
     told = clipping.report(found)
-    (table,) = told.tables
+    table, read = told.tables
     assert [row[0] for row in table.rows] == list(clipping.BOUNDS)
+    assert {"`learning_rate`", "`clipped_fraction`", "`update_ratio/last/kernel`"} < {row[0] for row in read.rows}
     assert all(len(row) == len(table.columns) for row in table.rows)
     assert all(np.isfinite(float(cell.split()[0].rstrip("%"))) for row in table.rows[:-1] for cell in row[1:])
     assert list(told.figures) == ["clipping"]
