@@ -140,6 +140,7 @@ class _FromFunctions(GradientTransformation):
     def update(self, updates, state, params=None, **extra):
         if extra and not _takes_extra(self.update_fn):
             extra = {}
+        extra.pop("recorded", None)  # what `monitor` collects: a foreign one may trace its links in a branch of its own
         return self.update_fn(updates, state, params, **extra)
 
     @property

@@ -37,6 +37,7 @@ class monitor(GradientTransformation):
     Nothing inside is built anew, and its state is the field `inner`: `tx.init(params)._replace(inner=running)`
     begins to look at a run in the middle. Whatever stands inside reports through combinators of any depth: rates from
     `scale_by_learning_rate`, clips, skipped updates from `apply_if_finite`; a transformation of your own by `record`.
+    What stands in a foreign one is not heard.
 
     Args:
       inner: a transformation, or a foreign `(init, update)` pair, of which norms and ratios are seen.
@@ -72,6 +73,8 @@ class monitor(GradientTransformation):
 
 def record(extra: dict[str, Any], **measured: Callable[[], Any]) -> None:
     """Tells the `monitor` around this transformation, where there is one, numbers about this update.
+
+    To be called in `update` itself, not in a branch or a loop that JAX traces on its own (`jax.lax.cond`).
 
     Args:
       extra: the keyword arguments of `update`.
@@ -110,7 +113,7 @@ def metrics(state: Any) -> dict[str, Array]:
         "update_norm": seen.update_norm,
         "clipped_fraction": seen.clipped / jnp.maximum(seen.count, 1),
         "skipped_steps": seen.skipped,
-    } | {f"update_ratio/{path}": ratio for path, ratio in ratios.items()}
+    } | {f"update_ratio/{path}".rstrip("/"): ratio for path, ratio in ratios.items()}  # one array has no path
 
 
 def _ratios(updates: Any, ratios: Any, params: Any) -> Any:

@@ -100,6 +100,12 @@ def test_ratios_of_parameters_at_zero_and_of_those_that_rest():
     assert [float(found[f"update_ratio/{name}"]) for name in ("zero", "rests", "none")] == [np.inf, 0.0, 0.0]
 
 
+def test_a_lone_array_has_a_ratio_without_a_path():
+    tx = gradtx.monitor(gradtx.sgd(0.5))
+    _, state = tx.update(jnp.ones(4), tx.init(jnp.ones(4)), jnp.ones(4))
+    assert gradtx.metrics(state)["update_ratio"] == 0.5
+
+
 def test_without_params_there_are_no_ratios():
     tx = gradtx.monitor(gradtx.sgd(0.1))
     _, state = tx.update(GRADS[0], tx.init(PARAMS))
@@ -122,6 +128,20 @@ def test_a_foreign_transformation_is_monitored_too():
     tx = gradtx.monitor(optax.adam(0.1))
     updates, state = tx.update(GRADS[0], tx.init(PARAMS), PARAMS)
     np.testing.assert_allclose(gradtx.metrics(state)["update_norm"], norm(updates), rtol=1e-6)
+
+
+def test_what_a_foreign_one_traces_in_a_branch_is_not_heard():
+    sgd = gradtx.sgd(0.1)
+
+    def update(updates, state, params=None, **extra):
+        step = lambda: sgd.update(updates, state, params, **extra)
+        return jax.lax.cond(state["count"] >= 0, step, lambda: (updates, state))
+
+    tx = gradtx.monitor(gradtx.GradientTransformation(sgd.init, update))
+    _, state = jax.jit(tx.update)(GRADS[0], tx.init(PARAMS), PARAMS)
+    found = gradtx.metrics(state)
+    assert found["learning_rate"] == 0
+    np.testing.assert_allclose(found["update_norm"], 0.1 * norm(GRADS[0]), rtol=1e-6)
 
 
 def test_a_transformation_of_ones_own_reports():
