@@ -6,6 +6,7 @@ c / 2 for ReLU. Zeros send nothing back. And after training: how far have weight
 runs?
 """
 
+import functools
 import itertools
 import sys
 from collections.abc import Callable
@@ -155,21 +156,12 @@ def gradients_from_zeros(steps: int = 20) -> dict[str, float]:
 
 def train(tx: Any, width: int, seeds: jax.Array, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """The digits network's parameters at the start and at the end, `[seeds, parameters]` each."""
-    data = digits.load().train
+    data, network = digits.load(), functools.partial(digits.Perceptron, widths=(width, width))
 
     def run(seed):
-        model_key, batch_key = jax.random.split(jax.random.key(seed))
-        graph, params = nnx.split(digits.Perceptron(nnx.Rngs(model_key), widths=(width, width)))
-
-        def step(carry, t):
-            params, state = carry
-            rows = jax.random.randint(jax.random.fold_in(batch_key, t), (64,), 0, len(data.y))
-            loss = lambda p: digits.cross_entropy(nnx.merge(graph, p), data.x[rows], data.y[rows])
-            updates, state = tx.update(jax.grad(loss)(params), state, params)
-            return (gradtx.apply_updates(params, updates), state), None
-
-        (end, _), _ = jax.lax.scan(step, (params, tx.init(params)), jnp.arange(steps))
-        return ravel_pytree(params)[0], ravel_pytree(end)[0]
+        start = digits.begin(tx, seed, network)
+        end = digits.advance(tx, start, data, steps, network=network)
+        return ravel_pytree(start.params)[0], ravel_pytree(end.params)[0]
 
     start, end = jax.jit(jax.vmap(run))(seeds)
     return np.asarray(start, np.float64), np.asarray(end, np.float64)

@@ -82,7 +82,7 @@ def markdown(told: Report) -> str:
 
 
 def _grid(table: Table) -> str:
-    cells = [list(table.columns), *[[_shown(x) for x in row] for row in table.rows]]
+    cells = [[_shown(x).replace("|", r"\|") for x in row] for row in (table.columns, *table.rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
     line = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"

@@ -31,6 +31,10 @@ def test_a_table_is_markdown_with_four_digits_and_equal_widths():
     assert study.markdown(told) == expected
 
 
+def test_a_bar_does_not_end_its_cell():
+    assert r"| \|W\| |" in study.markdown(study.Report([study.Table("t", ["|W|"], [[1.0]])], {}))
+
+
 @pytest.mark.parametrize(("x", "shown"), [(1e-9, "1e-09"), (np.float32(0.5), "0.5"), (12345.0, "1.234e+04"), (7, "7")])
 def test_numbers_are_rounded(x, shown):
     assert f"| {shown} " in study.markdown(study.Report([study.Table("t", ["x"], [[x]])], {}))
