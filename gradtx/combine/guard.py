@@ -24,17 +24,18 @@ class ApplyIfFiniteState(NamedTuple):
 
 @transformation
 class apply_if_finite(GradientTransformation):
-    """Skips an update whole where a gradient, or the update made of it, holds NaN or an infinity.
+    """Skips an update whole where a gradient holds NaN or an infinity.
 
-        u = inner(g), next state    if every entry of g and of inner(g) is finite
+        u = inner(g), next state    if every entry of g is finite
         u = 0, the same state       otherwise: moments, counts and schedules inside stay as they were
 
     Args:
       inner: a transformation, or a foreign `(init, update)` pair; the whole chain, so that nothing in it moves.
 
-    State: 9 bytes and the inner one's. Reads: what the inner one reads; gradients and updates once more.
+    State: 9 bytes and the inner one's. Reads: what the inner one reads; gradients once more. With `adamw` on a CPU a
+      step moves 58 bytes per parameter instead of 40 (compiled program, float32): updates leave the branch.
     Differs from Optax: NaN is never let in. There is no `max_consecutive_errors`, after which Optax applies it; a
-      program that should give up reads `notfinite_count` and stops. What inner makes is checked, too.
+      program that should give up reads `notfinite_count` and stops.
     """
 
     inner: GradientTransformation = part(convert=as_transformation)
@@ -43,16 +44,29 @@ class apply_if_finite(GradientTransformation):
         return ApplyIfFiniteState(start(), jnp.array(True), start(), self.inner.bare_init(params))
 
     def update(self, updates, state, params=None, **extra):
-        outgoing, inner_state = self.inner.bare_update(updates, state.inner_state, params, **extra)
-        finite = ~tree.anywhere(lambda g, u: ~(jnp.isfinite(g) & jnp.isfinite(u)), updates, outgoing)
-        record(extra, skipped=lambda: ~finite)
+        finite = ~tree.anywhere(lambda g: ~jnp.isfinite(g), updates)
+        heard = extra.pop(
+            "recorded", None
+        )  # what a monitor hears; within a branch of `cond` it needs a dict of its own
+
+        def step():
+            inside = {}
+            listening = extra if heard is None else extra | {"recorded": inside}
+            outgoing, inner_state = self.inner.bare_update(updates, state.inner_state, params, **listening)
+            return tree.cast_like(outgoing, updates), tree.cast_like(inner_state, state.inner_state), inside
+
+        def skip():
+            inside = {} if heard is None else tree.zeros(jax.eval_shape(step)[2])
+            return jax.tree.map(jnp.zeros_like, updates), state.inner_state, inside
+
+        outgoing, inner_state, inside = jax.lax.cond(finite, step, skip)
+        for name, values in inside.items():
+            heard.setdefault(name, []).extend(values)
+        record({"recorded": heard}, skipped=lambda: ~finite)
         keep = lambda new, old: jnp.where(finite, new, old)
-        return (
-            tree.map(lambda u: keep(u, jnp.zeros_like(u)), outgoing),
-            ApplyIfFiniteState(
-                notfinite_count=keep(0, tick(state.notfinite_count)),
-                last_finite=finite,
-                total_notfinite=keep(state.total_notfinite, tick(state.total_notfinite)),
-                inner_state=jax.tree.map(keep, inner_state, state.inner_state),
-            ),
+        return outgoing, ApplyIfFiniteState(
+            notfinite_count=keep(0, tick(state.notfinite_count)),
+            last_finite=finite,
+            total_notfinite=keep(state.total_notfinite, tick(state.total_notfinite)),
+            inner_state=inner_state,
         )

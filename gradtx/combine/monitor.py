@@ -10,6 +10,7 @@ from jax import Array
 from gradtx import paths, tree
 from gradtx.clock import start, tick
 from gradtx.core import GradientTransformation, Params, State, as_transformation, transformation
+from gradtx.moments import again, sums_of_squares
 from gradtx.value import part
 
 
@@ -17,7 +18,7 @@ class MonitorState(NamedTuple):
     """State of `monitor`. `metrics` reads it."""
 
     count: Array  # int32 scalar: updates made so far
-    learning_rate: Array  # float32 scalar: the last one that was multiplied with; 0 if there is none
+    learning_rate: Array  # float32 scalar: what was multiplied with last; 0 if nothing was, or the update was skipped
     gradient_norm: Array  # float32 scalar: L2, over all leaves, of what came in last
     update_norm: Array  # float32 scalar: L2, over all leaves, of what went out last
     update_ratio: Params  # float32 scalar per leaf: |update| / |parameter|, L2
@@ -43,7 +44,8 @@ class monitor(GradientTransformation):
       inner: a transformation, or a foreign `(init, update)` pair, of which norms and ratios are seen.
 
     State: 28 bytes, 4 per leaf, and the inner one's. Reads: what the inner one reads; params for the ratios, which
-      without them stay 0; gradients, updates and params once more, for their norms.
+      without them stay 0; gradients, updates and params once more, for their norms. With `adamw` on a CPU a step moves
+      68 bytes per parameter instead of 40 (compiled program, float32).
     Differs from Optax: its `monitor(measures)` is a link that stores functions of the updates that pass it.
     """
 
@@ -58,13 +60,14 @@ class monitor(GradientTransformation):
     def update(self, updates, state, params=None, **extra):
         recorded = {}
         outgoing, inner = self.inner.bare_update(updates, state.inner, params, **extra, recorded=recorded)
+        update_norm, update_ratio = _norm_and_ratios(outgoing, state.update_ratio, params)
         happened = lambda count, name: count + jnp.any(jnp.stack(recorded.get(name, [jnp.array(False)])))
         return outgoing, MonitorState(
             count=tick(state.count),
             learning_rate=recorded.get("learning_rate", [state.learning_rate])[-1],
-            gradient_norm=tree.norm(updates),
-            update_norm=tree.norm(outgoing),
-            update_ratio=state.update_ratio if params is None else _ratios(outgoing, state.update_ratio, params),
+            gradient_norm=tree.norm(jax.tree.map(lambda g: again(g)[0], updates)),
+            update_norm=update_norm,
+            update_ratio=update_ratio,
             clipped=happened(state.clipped, "clipped"),
             skipped=happened(state.skipped, "skipped"),
             inner=inner,
@@ -116,9 +119,13 @@ def metrics(state: Any) -> dict[str, Array]:
     } | {f"update_ratio/{path}".rstrip("/"): ratio for path, ratio in ratios.items()}  # one array has no path
 
 
-def _ratios(updates: Any, ratios: Any, params: Any) -> Any:
-    def leaf(u, _, p):
-        moved = tree.norm(u)
-        return u, jnp.where(moved > 0, moved / tree.norm(p), 0.0)
+def _norm_and_ratios(updates: Any, ratios: Any, params: Any) -> tuple[Array, Any]:
+    if params is None:
+        return tree.norm(updates), ratios
 
-    return tree.unzip_map(leaf, updates, ratios, params, outputs=2)[1]
+    def leaf(u, _, p):
+        u_square, p_square = sums_of_squares(u, p)
+        return u_square, jnp.where(u_square > 0, jnp.sqrt(u_square / p_square), 0.0)
+
+    squares, ratios = tree.unzip_map(leaf, updates, ratios, params, outputs=2)
+    return jnp.sqrt(sum(jax.tree.leaves(squares), start=jnp.zeros(()))), ratios

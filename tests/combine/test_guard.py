@@ -41,10 +41,14 @@ def test_good_steps_are_the_inner_ones_and_counts_are_kept():
     assert inner["count"] == state.inner_state["count"] == 2
 
 
-def test_an_update_that_overflows_is_skipped_too():
-    guarded = gradtx.apply_if_finite(gradtx.scale(1e30))
-    updates, state = guarded.update({"a": jnp.array([1e30])}, guarded.init({"a": jnp.zeros(1)}))
-    assert updates["a"] == 0 and not state.last_finite
+def test_a_foreign_one_of_narrow_updates_is_guarded_too():
+    params = {"a": jnp.ones(2, jnp.bfloat16)}
+    narrow = gradtx.GradientTransformation(
+        lambda p: (), lambda g, s, p=None: (jax.tree.map(lambda x: x.astype(jnp.bfloat16), g), s)
+    )
+    guarded = gradtx.apply_if_finite(narrow)
+    updates, state = jax.jit(guarded.update)(params, guarded.init(params), params)
+    assert updates["a"].dtype == jnp.float32 and np.all(updates["a"] == 1) and state.last_finite
 
 
 def test_nan_is_never_let_in_where_optax_gives_up():

@@ -89,6 +89,8 @@ def test_it_sees_through_combinators_and_counts_skipped_steps():
     found = gradtx.metrics(state)
     assert found["skipped_steps"] == 2 and found["clipped_fraction"] == 1 / 4
     np.testing.assert_allclose(found["learning_rate"], SCHEDULE(1), rtol=1e-7)  # the schedule inside stood still
+    *_, (_, state, _) = run(tx, PARAMS, [GRADS[0], bad])
+    assert gradtx.metrics(state)["learning_rate"] == gradtx.metrics(state)["update_norm"] == 0
 
 
 def test_ratios_of_parameters_at_zero_and_of_those_that_rest():
