@@ -4,7 +4,11 @@ import re
 import runpy
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
+import pytest
+
+import gradtx
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,6 +18,26 @@ def test_the_readmes_program_fits_its_line():
     names = {}
     exec(program, names)
     np.testing.assert_allclose([names["params"]["w"], names["params"]["b"]], [2, 1], atol=1e-2)
+
+
+def test_the_readmes_search_prints_the_best_rate(capsys):
+    program = re.search(r"```python\n(from gradtx import tuning.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    train = lambda tx, data: (tx.links[-1].learning_rate - data) ** 2  # lowest where the rate is the data
+    names = {"gradtx": gradtx, "train": train, "data": jnp.float32(0.01)}
+    exec(program, names)
+    best = eval(capsys.readouterr().out, vars(gradtx).copy())
+    rates = names["members"].links[-1].learning_rate
+    assert len(rates) == 27 and best.links[-1].learning_rate == pytest.approx(
+        float(rates[np.argmin(abs(rates - 0.01))])
+    )
+
+
+def test_the_readmes_monitor_sees_a_scheduled_rate():
+    program = re.search(r"```python\n(tx = gradtx.monitor.*?)\n\.\.\.", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    names = {"gradtx": gradtx, "schedule": gradtx.linear_schedule(0.5, 0.0, 10)}
+    exec(program, names)
+    _, state = names["tx"].update(jnp.ones(3), names["tx"].init(jnp.ones(3)), jnp.ones(3))
+    assert gradtx.metrics(state)["learning_rate"] == 0.5 and gradtx.metrics(state)["clipped_fraction"] == 1
 
 
 def test_the_quickstart_prints_transformations_and_fits(capsys):
