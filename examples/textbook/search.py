@@ -243,7 +243,7 @@ def report(found: Found) -> study.Report:
         f"Marked: beyond the noise. In test loss {first} is ahead of {', '.join(clear) or 'none'} beyond the noise."
     ]
     if NEEDS_TORCH - found.ways.keys():
-        findings.append("The Gaussian process was left out: Optuna's needs torch, which is not installed, or --quick.")
+        findings.append("The Gaussian process was left out: it needs torch, and time that --quick does not take.")
     return study.Report([best, against, times], {"search": figure}, findings)
 
 
