@@ -67,7 +67,7 @@ class Found(NamedTuple):
     sums: tuple[Run, Run]
 
 
-GRAPH = nnx.graphdef(nnx.eval_shape(lambda: digits.Perceptron(nnx.Rngs(0))))
+GRAPH = digits.structure()
 
 
 @jax.jit

@@ -21,6 +21,7 @@ BOUNDS = {"0.1": 0.1, "1": 1.0, "10": 10.0, "none": 1e30}
 RATE = 0.03
 BATCH = 32
 SEEDS = 5
+STEPS = 400
 
 
 class Recurrent(nnx.Module):
@@ -40,7 +41,7 @@ class Recurrent(nnx.Module):
 
 def transformation(bound: float | tuning.choice) -> gradtx.GradientTransformation:
     """SGD with momentum behind a clip; a step that is not finite is skipped; all of it is watched."""
-    schedule = gradtx.cosine_decay_schedule(RATE, 400)
+    schedule = gradtx.cosine_decay_schedule(RATE, STEPS)
     chain = gradtx.chain(gradtx.clip_by_global_norm(bound), gradtx.sgd(schedule, momentum=0.9))
     return gradtx.monitor(gradtx.apply_if_finite(chain))
 
@@ -72,7 +73,7 @@ class Found(NamedTuple):
 
 def measure(quick: bool) -> Found:
     """All bounds and seeds in one program."""
-    seeds, steps = (2, 12) if quick else (SEEDS, 400)
+    seeds, steps = (2, 12) if quick else (SEEDS, STEPS)
     bounds = tuning.choice([*BOUNDS.values()])
     members = tuning.grid((transformation(bounds), tuning.choice(range(seeds))))
     seen = tuning.run_population(lambda member, data: train(member[0], member[1], data, steps), members, digits.load())

@@ -80,6 +80,11 @@ def cross_entropy(model: Callable, x: Array, y: Array, key: Array | None = None)
     return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(model(x)), y[:, None], axis=-1))
 
 
+def structure(network: Callable[[nnx.Rngs], nnx.Module] = Perceptron) -> nnx.GraphDef:
+    """What makes a module of parameters, without computing any."""
+    return nnx.graphdef(nnx.eval_shape(lambda: network(nnx.Rngs(0))))
+
+
 class Training(NamedTuple):
     """A run between two steps."""
 
@@ -108,7 +113,7 @@ def advance(
     batch: int = 64,
 ) -> Training:
     """Makes `steps` updates. Arguments as of `train`."""
-    graph = nnx.graphdef(nnx.eval_shape(lambda: network(nnx.Rngs(0))))
+    graph = structure(network)
 
     def step(now: Training, _):
         rows_key, loss_key = jax.random.split(jax.random.fold_in(now.key, now.step))
@@ -129,8 +134,7 @@ def advance(
 
 def evaluate(training: Training, part: Part, network: Callable = Perceptron) -> tuple[Array, Array]:
     """Cross-entropy and accuracy, without dropout and with the batch statistics of training."""
-    graph = nnx.graphdef(nnx.eval_shape(lambda: network(nnx.Rngs(0))))
-    model: Any = nnx.merge(graph, training.params, training.rest)
+    model: Any = nnx.merge(structure(network), training.params, training.rest)
     model.eval()
     return cross_entropy(model, *part), jnp.mean(jnp.argmax(model(part.x), axis=-1) == part.y)
 

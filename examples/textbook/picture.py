@@ -82,6 +82,17 @@ def spread(axes: Axes, x: Any, runs: Any, colour: str, name: str, **options: Any
     axes.fill_between(x, np.nanmin(runs, axis=0), np.nanmax(runs, axis=0), color=colour, alpha=0.18, linewidth=0)
 
 
+def differences(axes: Axes, names: list[str], middle: Any, half: Any, *, more_is_better: bool = False) -> None:
+    """A row for each name: a difference and its interval, in colour where that leaves out 0, green where it is good."""
+    places, good = range(len(names)), (middle > 0) == more_is_better
+    colours = np.where(abs(middle) <= half, INK, np.where(good, GREEN, RED)).tolist()
+    axes.hlines(places, middle - half, middle + half, colors=colours, linewidth=1.6)
+    axes.scatter(middle, places, c=colours, s=18)
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.set_yticks(places, names)
+    axes.locator_params(axis="x", nbins=5)
+
+
 def save(figure: Figure, path: Path) -> Path:
     """Writes a PNG with a transparent ground and 256 colours, the same bytes whenever it is drawn.
 

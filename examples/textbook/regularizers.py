@@ -178,10 +178,7 @@ def report(found: Found) -> study.Report:
         ]
         if name != "none":
             differences[name] = pair
-        marked = [
-            f"{mean:+.{n}f} ± {half:.{n}f}{' *' if abs(mean) > half else ''}"
-            for (mean, half), n in zip(pair, (3, 3, 1), strict=True)
-        ]
+        marked = [spread.difference(mean, half, n) for (mean, half), n in zip(pair, (3, 3, 1), strict=True)]
         rows.append([name, strength, *means, end.gap.mean(), *(marked if name != "none" else ["", "", ""])])
     columns = [
         "regularizer",
@@ -211,17 +208,10 @@ def report(found: Found) -> study.Report:
 
 def _forest(differences: dict[str, list[tuple[float, float]]]) -> Any:
     figure, (row,) = picture.panels(3, width=3.2, height=4.2, sharey=True)
-    places = range(len(differences))
     titles = ["gap", "test loss", "test accuracy, points"]
     for i, (axes, title) in enumerate(zip(row, titles, strict=True)):
         mean, half = np.array([pair[i] for pair in differences.values()]).T
-        good = mean > 0 if i == 2 else mean < 0
-        colours = np.where(abs(mean) <= half, picture.INK, np.where(good, picture.GREEN, picture.RED))
-        axes.hlines(places, mean - half, mean + half, colors=colours, linewidth=1.6)
-        axes.scatter(mean, places, c=colours, s=18)
-        axes.axvline(0, color=picture.INK, linewidth=1)
-        axes.set_yticks(places, [*differences])
-        axes.locator_params(axis="x", nbins=5)
+        picture.differences(axes, [*differences], mean, half, more_is_better=i == 2)
         picture.label(axes, title, "difference from none")
     row[0].invert_yaxis()
     return figure

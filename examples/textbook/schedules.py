@@ -137,7 +137,7 @@ def _table(name: str, schedules: list[str], peaks: np.ndarray, ends: Runs) -> st
         f"{mean:.{digits}f} ± {half:.{digits}f}" for mean, half in zip(*spread.interval(x), strict=True)
     ]
     difference, half = from_constant(ends.test_loss)
-    beyond = ["", *(f"{d:+.4f} ± {h:.4f}{' *' if abs(d) > h else ''}" for d, h in zip(difference, half, strict=True))]
+    beyond = ["", *(spread.difference(d, h, 4) for d, h in zip(difference, half, strict=True))]
     rows = zip(
         schedules,
         peaks,
@@ -188,16 +188,7 @@ def _differences(found: Found) -> Any:
     figure, (row,) = picture.panels(len(found.runs), width=4.2, height=3.8, sharey=True)
     names = [*found.rates][1:]
     for axes, (name, runs) in zip(row, found.runs.items(), strict=True):
-        mean, half = from_constant(chosen(runs)[1].test_loss)
-        colours = [
-            picture.INK if abs(m) <= h else picture.GREEN if m < 0 else picture.RED
-            for m, h in zip(mean, half, strict=True)
-        ]
-        axes.hlines(range(len(names)), mean - half, mean + half, colors=colours, linewidth=1.6)
-        axes.scatter(mean, range(len(names)), c=colours, s=18)
-        axes.axvline(0, color=picture.INK, linewidth=1)
-        axes.set_yticks(range(len(names)), names)
-        axes.locator_params(axis="x", nbins=5)
+        picture.differences(axes, names, *from_constant(chosen(runs)[1].test_loss))
         picture.label(axes, name, "test loss, difference from constant")
     row[0].invert_yaxis()
     return figure

@@ -250,8 +250,7 @@ def report(found: Found) -> study.Report:
 def paired(ways: list[Way], others: list[Way], of: str) -> str:
     """The mean difference of the last losses over the seeds, marked where its interval leaves out 0."""
     last = lambda ways: np.array([getattr(way, of)[-1] for way in ways])
-    middle, half = spread.interval(last(ways) - last(others))
-    return f"{middle:+.3f} ± {half:.3f}{' *' if abs(middle) > half else ''}"
+    return spread.difference(*spread.interval(last(ways) - last(others)))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,11 @@ def mean(x: np.ndarray, form: str = ".3g") -> str:
     return f"{middle:{form}} ± {half:.2g}"
 
 
+def difference(middle: float, half: float, digits: int = 3) -> str:
+    """A mean difference and half its interval, with a star where the interval leaves out 0: "-0.05 ± 0.02 *"."""
+    return f"{middle:+.{digits}f} ± {half:.{digits}f}{' *' if abs(middle) > half else ''}"
+
+
 def median(x: np.ndarray, form: str = ".3g") -> str:
     """The median and the range of some runs, "1.9 (1.5 to 2.4)"."""
     return f"{np.median(x):{form}} ({np.min(x):{form}} to {np.max(x):{form}})"

@@ -45,9 +45,7 @@ class apply_if_finite(GradientTransformation):
 
     def update(self, updates, state, params=None, **extra):
         finite = ~tree.anywhere(lambda g: ~jnp.isfinite(g), updates)
-        heard = extra.pop(
-            "recorded", None
-        )  # what a monitor hears; within a branch of `cond` it needs a dict of its own
+        heard = extra.get("recorded")  # by a monitor, which cannot hear into a branch: that has a dict of its own
 
         def step():
             inside = {}
@@ -61,8 +59,8 @@ class apply_if_finite(GradientTransformation):
 
         outgoing, inner_state, inside = jax.lax.cond(finite, step, skip)
         for name, values in inside.items():
-            heard.setdefault(name, []).extend(values)
-        record({"recorded": heard}, skipped=lambda: ~finite)
+            extra["recorded"].setdefault(name, []).extend(values)
+        record(extra, skipped=lambda: ~finite)
         keep = lambda new, old: jnp.where(finite, new, old)
         return outgoing, ApplyIfFiniteState(
             notfinite_count=keep(0, tick(state.notfinite_count)),

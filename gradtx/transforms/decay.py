@@ -79,7 +79,7 @@ class add_l1_subgradient(GradientTransformation):
         (strength,) = at(state.count, self.strength)
 
         def leaf(g, p, is_sparse):
-            return g + strength * jnp.conj(_direction(p)) if is_sparse else g
+            return g + strength * jnp.conj(jnp.sign(p)) if is_sparse else g
 
         updates = tree.map(leaf, updates, params, chosen(self.mask, params, self.name))
         return updates, ClockState(tick(state.count))
@@ -117,13 +117,7 @@ class proximal_l1(GradientTransformation):
 
         def leaf(u, p, is_sparse):
             x = p + u
-            return jnp.where(jnp.abs(x) > strength, u - strength * _direction(x), -p) if is_sparse else u
+            return jnp.where(jnp.abs(x) > strength, u - strength * jnp.sign(x), -p) if is_sparse else u
 
         updates = tree.map(leaf, updates, params, chosen(self.mask, params, self.name))
         return updates, ClockState(tick(state.count))
-
-
-def _direction(x: Array) -> Array:
-    """x / |x|, and 0 for 0."""
-    size = jnp.abs(x)
-    return x / jnp.where(size > 0, size, 1) if jnp.iscomplexobj(x) else jnp.sign(x)

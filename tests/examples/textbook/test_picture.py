@@ -73,3 +73,13 @@ def test_a_picture_that_is_too_large_is_an_error(tmp_path):
         ValueError, match=rf"noise\.png has [\d,]+ bytes, more than {picture.BYTES:,}: draw fewer points"
     ):
         picture.save(figure, tmp_path / "noise.png")
+
+
+@pytest.mark.parametrize(("more_is_better", "first", "second"), [(False, "GREEN", "RED"), (True, "RED", "GREEN")])
+def test_differences_have_colours_only_beyond_the_noise(more_is_better, first, second):
+    _, ((axes,),) = picture.panels()
+    middle, half = np.array([-2.0, 2.0, 1.0]), np.array([1.0, 1.0, 3.0])
+    picture.differences(axes, ["a", "b", "c"], middle, half, more_is_better=more_is_better)
+    drawn = [tuple(colour[:3]) for colour in axes.collections[0].get_colors()]
+    assert drawn == [to_rgb(getattr(picture, name)) for name in (first, second, "INK")]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["a", "b", "c"]

@@ -26,3 +26,8 @@ def test_words():
     assert spread.median(RUNS) == "2.75 (1 to 4.5)"
     assert spread.median(RUNS, ".1f") == "2.8 (1.0 to 4.5)"
     assert spread.mean(RUNS, ".2f") == f"2.75 ± {spread.interval(RUNS)[1]:.2g}"
+
+
+def test_a_difference_is_marked_where_its_interval_leaves_out_0():
+    assert spread.difference(-0.05, 0.02, 2) == "-0.05 ± 0.02 *"
+    assert spread.difference(0.0123, 0.02) == "+0.012 ± 0.020"
