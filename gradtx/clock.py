@@ -1,11 +1,16 @@
 """Time: the count of updates made, and hyperparameters that may depend on it."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+
+from gradtx.interval import Interval
+from gradtx.value import Value
 
 Hyperparameter: TypeAlias = ArrayLike | Callable[[Any], ArrayLike]  # a number, or a schedule: step -> number
 
@@ -22,8 +27,23 @@ def start() -> Array:
 
 
 def tick(count: Array) -> Array:
-    """The next count; stays at the largest int32 rather than wrapping."""
+    """The next count; stays at the largest int32 rather than wrapping.
+
+    Raises:
+      ValueError: the count is no scalar, as in a stacked state outside of `jax.vmap`: it would be broadcast.
+    """
+    if jnp.ndim(count):
+        raise ValueError(
+            f"the state's count has shape {jnp.shape(count)}, and must be one number: a stacked state is updated under "
+            "`jax.vmap`, or by `tuning.run_population`."
+        )
     return jnp.minimum(count, jnp.iinfo(jnp.int32).max - 1) + 1
+
+
+def as_float(count: ArrayLike) -> Array:
+    """A count as a floating number that takes the dtype of what it meets, as a Python number does."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.asarray(count) * 1.0
 
 
 def at(count: Array, *values: Hyperparameter) -> tuple[Any, ...]:
@@ -42,8 +62,50 @@ def arrays_at(count: Array, *values: Hyperparameter) -> tuple[Array, ...]:
     return tuple(_array_at(count, v) for v in values)
 
 
+def held(owner: Value, *, scalars: bool) -> Any:
+    """The same value with its numbers held to the intervals of their fields: what a formula sees as `self`.
+
+    A Python number was checked when the value was built. A traced array's entries and what a schedule returns are known
+    only in the program, where nothing can be raised: they count as the nearest number inside.
+
+    Args:
+      scalars: whether each must be one number, which a formula broadcasts.
+
+    Raises:
+      ValueError: it must be, and is not; when a schedule is called. The field is named.
+    """
+
+    def hold(name: str, interval: Interval, x: Any) -> Any:
+        if isinstance(x, (int, float)):
+            return x if isinstance(x, int) else interval.nearest(x)
+        if callable(x):
+            return lambda count: kept(f"the schedule {name} returned", interval, x(count))
+        return kept(f"{name} has", interval, x)
+
+    def kept(what: str, interval: Interval, x: Any) -> Array:
+        if scalars and jnp.ndim(x):
+            raise ValueError(
+                f"`{type(owner).__name__}`: {what} shape {jnp.shape(x)}, and must be one number. A stacked population "
+                "trains under `jax.vmap`, or by `tuning.run_population`."
+            )
+        return interval.nearest(_wide(jnp.asarray(x)))
+
+    changed = {}
+    for field in dataclasses.fields(owner):  # pyright: ignore[reportArgumentType]
+        x = getattr(owner, field.name)
+        if (interval := field.metadata.get("interval")) is not None and x is not None:
+            changed[field.name] = hold(field.name, interval, x)
+    if not changed:
+        return owner
+    now = object.__new__(type(owner))
+    now.__dict__.update(owner.__dict__ | changed)
+    return now
+
+
 def _array_at(count: Array, x: Hyperparameter) -> Array:
-    x = jnp.asarray(x(count) if callable(x) else x)
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
-    return x * 1.0
+    x = _wide(jnp.asarray(x(count) if callable(x) else x))
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else as_float(x)
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits < 32 else x

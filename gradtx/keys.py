@@ -4,18 +4,54 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+
+from gradtx.value import Value, known, part, static, value
+
+
+@value
+class Key(Value):
+    """A key of `jax.random` as a value: its words, and how bits are made from them. `gradtx` makes it from a key."""
+
+    words: tuple[int, ...] = part()  # as int32, which a jit argument takes
+    impl: str = static()
+
+    def typed(self) -> Array:
+        """The key of `jax.random`."""
+        words = jnp.stack([jnp.asarray(word, jnp.int32) for word in self.words])
+        return jax.random.wrap_key_data(jax.lax.bitcast_convert_type(words, jnp.uint32), impl=self.impl)
+
+    def __repr__(self) -> str:
+        return f"keys.{super().__repr__()}"
 
 
 def checked(owner: str, name: str, key: Any) -> Any:
-    """The key as it was given; raises where it is none."""
-    if isinstance(key, bool) or not (hasattr(key, "dtype") or isinstance(key, int)):
+    """The key as a value: an int, or a `Key`; one that is traced, or several stacked, as they are.
+
+    Raises:
+      TypeError: it is no key.
+    """
+    if isinstance(key, (Key, int)) and not isinstance(key, bool):
+        return key
+    if not hasattr(key, "dtype"):
         raise TypeError(f"`{owner}`: {name} must be an int or a key of `jax.random`, got {key!r}.")
-    return key
+    if not known(key):
+        return key
+    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if jnp.issubdtype(key.dtype, jnp.integer) and jnp.ndim(key) == 0:
+        return int(key)
+    words = np.asarray(jax.device_get(jax.random.key_data(key) if is_typed else key))
+    if words.ndim != 1 or words.dtype != np.uint32:
+        return key
+    impl = str(jax.random.key_impl(key) if is_typed else jax.config.jax_default_prng_impl)
+    return Key(tuple(words.view(np.int32).tolist()), impl)
 
 
 def typed(key: Any) -> Array:
     """The key as a key of `jax.random`."""
+    if isinstance(key, Key):
+        return key.typed()
     if hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
     return jax.random.wrap_key_data(key) if jnp.ndim(key) > 0 else jax.random.key(key)

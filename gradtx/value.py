@@ -6,8 +6,6 @@ values built the same way are equal and hash alike, so that one may stand for th
 """
 
 import dataclasses
-import math
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform
 
@@ -15,6 +13,8 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+
+from gradtx.interval import Interval
 
 Class = TypeVar("Class", bound=type)
 
@@ -30,25 +30,29 @@ def number(
     """A numeric field, a leaf of the pytree: a number, an array, or (unless `integer`) a schedule.
 
     Args:
-      within: the interval the number must lie in, such as "[0, 1)"; checked when the value is built, for Python and
-        NumPy numbers only: arrays may be traced.
+      within: the interval the number must lie in, such as "[0, 1)", also when rounded to the precision that it is
+        computed in. Checked when the value is built, for numbers and for arrays whose entries are known. What only the
+        program knows, a schedule's value or a traced array, counts as the nearest number inside (`clock.held`).
       integer: a count of steps; kept an int.
       optional: None is allowed.
 
-    A distribution to search (`gradtx.tuning`: a pytree with `support`, a tuple) passes too, in an integer field where
-    it is `discrete`; its leaves, the bounds or the choices, are checked and stored like numbers.
+    A scalar array becomes a Python number: so a value can be hashed, printed, and kept by others as static. A
+    distribution to search (`gradtx.tuning`: a pytree with `support`, a tuple) passes too, in an integer field where it
+    is `discrete`; its leaves, the bounds or the choices, are checked and stored like numbers.
     """
-    inside = _interval(within)
+    interval = Interval(within)
 
     def convert(owner: str, name: str, x: Any) -> Any:
-        if isinstance(x, (np.generic, np.ndarray)) and np.ndim(x) == 0 and not isinstance(x, np.bool_):
-            x = x.item()
+        entries = _entries(x)
+        if entries and jnp.ndim(x) == 0:
+            (x,) = entries
         if isinstance(x, (int, float)) and not isinstance(x, bool):
             if integer and not float(x).is_integer():
                 raise ValueError(f"`{owner}`: {name} must be a whole number, got {x!r}.")
-            if not inside(x):
-                raise ValueError(f"`{owner}`: {name} must {_in_words(within)}, got {x!r}.")
+            check(owner, name, x)
             return int(x) if integer else float(x)
+        for entry in entries:
+            check(owner, name, entry)
         if (x is None and optional) or isinstance(x, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)):
             return x
         if isinstance(getattr(x, "support", None), tuple) and (not integer or getattr(x, "discrete", False)):
@@ -58,7 +62,17 @@ def number(
         wanted = "a whole number" if integer else "a number, an array or a schedule (a function of the step)"
         raise TypeError(f"`{owner}`: {name} must be {wanted}, got {x!r} of type {type(x).__name__}.")
 
-    return dataclasses.field(default=default, kw_only=kw_only, metadata={"convert": convert})
+    def check(owner: str, name: str, x: float) -> None:
+        if x not in interval:
+            raise ValueError(f"`{owner}`: {name} must {interval.rule(x)}, got {x!r}.")
+        dtype = jnp.result_type(float)
+        with np.errstate(over="ignore"):
+            rounded = x if integer else float(dtype.type(x))
+        if rounded not in interval:
+            rule = f"{name} must {interval.rule(rounded)}"
+            raise ValueError(f"`{owner}`: {rule}, got {x!r}, which is {rounded!r} in {dtype.name}.")
+
+    return dataclasses.field(default=default, kw_only=kw_only, metadata={"convert": convert, "interval": interval})
 
 
 def part(*, default: Any = dataclasses.MISSING, convert: Callable[[str, str, Any], Any] | None = None) -> Any:
@@ -124,7 +138,12 @@ def storage_dtype(*, default: None = None, kw_only: bool = False) -> Any:
 
 
 class Value:
-    """Base of the classes made by `@value`."""
+    """Base of the classes made by `@value`. A subclass of one that is not decorated is made one when first called."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if "made_a_value" not in vars(cls):
+            value(cls)
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
@@ -185,6 +204,7 @@ def value(cls: Class) -> Class:
         return x
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    cls.made_a_value = True
     return cls
 
 
@@ -201,6 +221,17 @@ class Function(Value):
         return repr(self.function)
 
 
+def known(x: Any) -> bool:
+    """Whether it is an array whose entries can be read: not in a trace, not on another machine."""
+    concrete = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.is_fully_addressable
+    return concrete or isinstance(x, (np.ndarray, np.generic))
+
+
+def _entries(x: Any) -> list:
+    """The numbers in an array, if it is one and they are known."""
+    return jax.device_get(x).ravel().tolist() if known(x) and jnp.issubdtype(x.dtype, np.number) else []
+
+
 def _same(a: Any, b: Any) -> bool:
     if a is b:
         return True
@@ -208,24 +239,10 @@ def _same(a: Any, b: Any) -> bool:
         return False
     if isinstance(a, (jax.Array, np.ndarray)) or isinstance(b, (jax.Array, np.ndarray)):
         alike = np.shape(a) == np.shape(b) and getattr(a, "dtype", None) == getattr(b, "dtype", None)
-        return alike and bool(np.all(jnp.equal(a, b) if jnp.issubdtype(a.dtype, np.number) else a == b))
+        return alike and bool(np.all(_content(a) == _content(b)))
     return type(a) is type(b) and bool(a == b)
 
 
-def _interval(text: str) -> Callable[[float], bool]:
-    match = re.fullmatch(r"([\[(])(\S+), (\S+)([\])])", text)
-    assert match, f"not an interval: {text}"
-    opening, low, high, closing = match.groups()
-    low, high = float(low), float(high)
-
-    def inside(x: float) -> bool:
-        above = x >= low if opening == "[" else x > low
-        below = x <= high if closing == "]" else x < high
-        return above and below and not math.isnan(x)
-
-    return inside
-
-
-def _in_words(within: str) -> str:
-    words = {"(0, inf)": "be positive", "[0, inf)": "not be negative", "(-inf, inf)": "be finite"}
-    return words.get(within, f"lie in {within}")
+def _content(x: Any) -> Any:
+    """An array's entries, wherever it lies; a random key's words."""
+    return jax.device_get(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
