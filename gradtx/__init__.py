@@ -1,6 +1,7 @@
 """Composable gradient transformations for JAX: pure `(init, update)` pairs that are values."""
 
 from gradtx import tuning as tuning
+from gradtx.apply import apply_updates as apply_updates
 from gradtx.clock import ClockState as ClockState
 from gradtx.clock import Hyperparameter as Hyperparameter
 from gradtx.combine.chain import chain as chain
@@ -11,10 +12,9 @@ from gradtx.combine.masking import masked as masked
 from gradtx.combine.monitor import MonitorState as MonitorState
 from gradtx.combine.monitor import metrics as metrics
 from gradtx.combine.monitor import monitor as monitor
-from gradtx.combine.monitor import record as record
+from gradtx.combine.record import record as record
 from gradtx.core import EmptyState as EmptyState
 from gradtx.core import GradientTransformation as GradientTransformation
-from gradtx.core import apply_updates as apply_updates
 from gradtx.core import identity as identity
 from gradtx.core import transformation as transformation
 from gradtx.optimizers.adabelief import ScaleByBeliefState as ScaleByBeliefState

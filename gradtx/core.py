@@ -1,7 +1,6 @@
 """The contract: a gradient transformation is a pure `(init, update)` pair, and a value."""
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias, TypeVar, dataclass_transform
 
@@ -9,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx import paths, tree
-from gradtx.clock import ClockState, start
+from gradtx.calls import given_what_it_names, public
+from gradtx.clock import ClockState, held, start
 from gradtx.placement import place_beside
 from gradtx.value import Value, flag, number, part, static, storage_dtype, value, whole
 
@@ -21,6 +21,59 @@ Class = TypeVar("Class", bound=type)
 
 class EmptyState(NamedTuple):
     """The state of a transformation that remembers nothing."""
+
+
+def _init(self: "GradientTransformation", params: Params) -> State:
+    """The state before the first update. Reads shapes and dtypes only: `jax.ShapeDtypeStruct`s will do."""
+    state = self.bare_init(tree.floats(params))
+    return place_beside(tree.strong(state), params)
+
+
+def _update(
+    self: "GradientTransformation", updates: Updates, state: State, params: Params | None = None, **extra: Any
+) -> tuple:
+    """The transformed updates, float32 or wider, and the next state.
+
+    Args:
+      updates: gradients, or what the transformation before this one made of them. Those of a floating parameter may be
+        integers, such as votes; without `params` that cannot be known, and they are an error.
+      state: from `init`, or from the last `update`.
+      params: the parameters now; some transformations read them.
+      **extra: whatever the caller has; each transformation takes what it uses. `value_fn` and `grad_fn` are
+        functions of the parameters, that return a scalar and its gradients.
+
+    Raises:
+      ValueError: a leaf is missing or has the wrong shape, or `params` is missing and needed.
+    """
+    try:
+        if params is not None:
+            paths.check_match(updates, params)
+        incoming = tree.gradients(updates, params)
+        wide_params = tree.widen(tree.floats(params))
+        outgoing, new_state = self.bare_update(incoming, tree.widen(state), wide_params, **on_part(extra, params))
+        paths.check_shapes(outgoing, incoming)
+        return _with_untouched(outgoing, incoming, updates, params), tree.cast_like(new_state, state)
+    except paths.MismatchError as error:
+        raise ValueError(f"`{self.name}`: {error}.") from error.__cause__
+    except (AttributeError, KeyError, TypeError) as error:
+        leaves = tree.floats(updates if params is None else params)
+        found, expected = _outline(state), _outline(jax.eval_shape(self.bare_init, leaves))
+        if found == expected:
+            raise
+        raise ValueError(
+            f"`{self.name}`: the state is not what its `init` makes: got {found}, expected {expected}."
+        ) from error
+
+
+def _bare(formula: Callable) -> Callable:
+    """What is written in a class as a method that holds its numbers and gives it what it names."""
+    call = given_what_it_names(formula)
+
+    @functools.wraps(formula)
+    def bare(self: "GradientTransformation", *args: Any, **extra: Any) -> Any:
+        return call(held(self, scalars=True), *args, **extra)
+
+    return bare
 
 
 class GradientTransformation(Value):
@@ -41,57 +94,25 @@ class GradientTransformation(Value):
 
     - compute wide: `update` sees floating arrays as float32 or wider, and returns such updates;
     - store as chosen: the state keeps the structure, shapes, dtypes and shardings that `init` chose, and no weak types;
-    - leaves that are None or not floating (integers, random keys) are passed over: no state, no work.
+    - leaves whose parameter is None or not floating (integers, random keys) are passed over: no state, no work.
+
+    A formula is given those of the arguments that it names. Its `self` holds the hyperparameters as one number each, in
+    their intervals, also where schedules leave them. `super().update(...)` in it is the formula that it extends.
 
     `GradientTransformation(init, update)` makes one from two plain functions, with the same rule.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        return object.__new__(_FromFunctions if cls is GradientTransformation else cls)
+        return super().__new__(_FromFunctions if cls is GradientTransformation else cls)
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        for name in ("init", "update"):  # what the subclass writes is the formula; the public method wraps it
-            if name in vars(cls):
-                setattr(cls, f"bare_{name}", vars(cls)[name])
-                delattr(cls, name)
-
-    def init(self, params: Params) -> State:
-        """The state before the first update. Reads shapes and dtypes only: `jax.ShapeDtypeStruct`s will do."""
-        state = self.bare_init(tree.floats(params))
-        return place_beside(tree.strong(state), params)
-
-    def update(self, updates: Updates, state: State, params: Params | None = None, **extra: Any) -> tuple:
-        """The transformed updates, float32 or wider, and the next state.
-
-        Args:
-          updates: gradients, or what the transformation before this one made of them.
-          state: from `init`, or from the last `update`.
-          params: the parameters now; some transformations read them.
-          **extra: whatever the caller has; each transformation takes what it uses. `value_fn` and `grad_fn` are
-            functions of the parameters, that return a scalar and its gradients.
-
-        Raises:
-          ValueError: a leaf is missing or has the wrong shape, or `params` is missing and needed.
-        """
-        try:
-            if params is not None:
-                paths.check_match(updates, params)
-            incoming = tree.widen(tree.floats(updates))
-            wide_params = tree.widen(tree.floats(params))
-            extra = on_part(extra, params)
-            outgoing, new_state = self.bare_update(incoming, tree.widen(state), wide_params, **extra)
-            paths.check_shapes(outgoing, incoming)
-            return _with_untouched(outgoing, updates, params), tree.cast_like(new_state, state)
-        except paths.MismatchError as error:
-            raise ValueError(f"`{self.name}`: {error}.") from error.__cause__
-        except (AttributeError, KeyError, TypeError) as error:
-            found, expected = _outline(state), _outline(jax.eval_shape(self.bare_init, tree.floats(updates)))
-            if found == expected:
-                raise
-            raise ValueError(
-                f"`{self.name}`: the state is not what its `init` makes: got {found}, expected {expected}."
-            ) from error
+        for name, rule in (("init", _init), ("update", _update)):
+            formula = getattr(cls, name)
+            if not hasattr(formula, "goes_around"):  # it was written in this class, or in one mixed in
+                bare = _bare(formula)
+                setattr(cls, f"bare_{name}", bare)
+                setattr(cls, name, public(name, rule, bare))
 
     def bare_init(self, params: Params) -> State:
         """`init` as written, for combinators."""
@@ -100,6 +121,9 @@ class GradientTransformation(Value):
     def bare_update(self, updates: Updates, state: State, params: Params | None = None, **extra: Any) -> tuple:
         """`update` as written, on wide arrays, for combinators: they widen once for all their links."""
         raise TypeError(f"`{type(self).__name__}` has no `update`: write one in the class.")
+
+    init = public("init", _init, bare_init)
+    update = public("update", _update, bare_update)
 
     @property
     def name(self) -> str:
@@ -138,10 +162,7 @@ class _FromFunctions(GradientTransformation):
         return self.init_fn(params)
 
     def update(self, updates, state, params=None, **extra):
-        if extra and not _takes_extra(self.update_fn):
-            extra = {}
-        extra.pop("recorded", None)  # what `monitor` collects: a foreign one may trace its links in a branch of its own
-        return self.update_fn(updates, state, params, **extra)
+        return given_what_it_names(self.update_fn)(updates, state, params, **extra)
 
     @property
     def name(self) -> str:
@@ -203,36 +224,15 @@ def on_part(extra: dict[str, Any], params: Params | None) -> dict[str, Any]:
     return {name: on_this_part(name, x) for name, x in extra.items()}
 
 
-def apply_updates(params: Params, updates: Updates) -> Params:
-    """params + updates, added in float32 or wider and rounded once to each parameter's dtype.
-
-    Parameters whose update is None, and parameters that are not floating, stay as they are.
-
-    Raises:
-      ValueError: a leaf is missing or has the wrong shape; its path is named. Nothing is broadcast.
-    """
-
-    def leaf(u, p):
-        return (tree.widen(p) + u).astype(jnp.result_type(p)) if tree.is_float(p) else p
-
-    try:
-        paths.check_match(updates, params)
-    except paths.MismatchError as error:
-        raise ValueError(f"`apply_updates`: {error}.") from None
-    leaves, structure = jax.tree.flatten(params, is_leaf=paths.is_none)
-    steps = structure.flatten_up_to(updates)
-    return structure.unflatten([p if u is None else leaf(u, p) for u, p in zip(steps, leaves, strict=True)])
-
-
-def _with_untouched(outgoing: Updates, updates: Updates, params: Params | None) -> Updates:
+def _with_untouched(outgoing: Updates, incoming: Updates, updates: Updates, params: Params | None) -> Updates:
     """Fills the places of leaves that were passed over: zeros where the parameter is a number, else the update."""
 
-    def leaf(u, new, p):
-        if new is not None or tree.is_float(u):
+    def leaf(u, passed, new, p):
+        if passed is not None:
             return new
         return jnp.zeros_like(p) if hasattr(p, "dtype") and jnp.issubdtype(p.dtype, jnp.number) else u
 
-    return tree.choose(leaf, updates, outgoing, updates if params is None else params)
+    return tree.choose(leaf, updates, incoming, outgoing, updates if params is None else params)
 
 
 def _outline(state: State) -> str:
@@ -240,7 +240,3 @@ def _outline(state: State) -> str:
     if isinstance(state, dict):
         return "{" + ", ".join(f"{name}: {_outline(x)}" for name, x in sorted(state.items())) + "}"
     return type(state).__name__ if isinstance(state, tuple) else "array" if hasattr(state, "shape") else repr(state)
-
-
-def _takes_extra(function: Callable) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())

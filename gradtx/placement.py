@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.core
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 
 def on_one_device() -> bool:
@@ -17,16 +17,39 @@ def on_one_device() -> bool:
 
 
 def place_beside(state: Any, params: Any) -> Any:
-    """Puts the state's single-device leaves (counts, scalars) on the params' mesh, replicated.
+    """Puts the state's leaves that lie anywhere (counts, scalars) where the params were put: on their device, or
+    replicated on their mesh, in their memory.
 
     Without it the first compiled step would move them, and the second step would compile again.
     """
-    meshes = {s.mesh for x in jax.tree.leaves(params) if isinstance(s := sharding_of(x), NamedSharding)}
-    if len(meshes) != 1 or (mesh := meshes.pop()).size == 1:
+    places = {s for x in jax.tree.leaves(params) if (s := sharding_of(x)) is not None and x.committed}
+    meshes = {s.mesh for s in places if isinstance(s, NamedSharding)}
+    memories = {s.memory_kind for s in places}
+    memory = memories.pop() if len(memories) == 1 else None
+    if len(meshes) == 1:
+        place = NamedSharding(meshes.pop(), PartitionSpec(), memory_kind=memory)
+        elsewhere = lambda x: len(x.sharding.device_set) == 1 and not isinstance(x.sharding, NamedSharding)
+    elif len(places) == 1 and isinstance(place := places.pop(), SingleDeviceSharding):
+        elsewhere = lambda x: not x.committed
+    else:
         return state
-    replicated = NamedSharding(mesh, PartitionSpec())
-    alone = lambda x: (s := sharding_of(x)) is not None and len(s.device_set) == 1
-    return jax.tree.map(lambda x: jax.device_put(x, replicated) if alone(x) else x, state)
+    return jax.tree.map(lambda x: jax.device_put(x, place) if sharding_of(x) is not None and elsewhere(x) else x, state)
+
+
+def manual_axes(x: Any) -> frozenset:
+    """The mesh axes of `jax.shard_map` along which a value may differ from device to device."""
+    kind = jax.typeof(x)
+    return frozenset(getattr(getattr(kind, "manual_axis_type", kind), "varying", None) or getattr(kind, "vma", ()))
+
+
+def differing_like(values: Any, like: Any) -> Any:
+    """The arrays as ones that may differ along every manual axis along which a leaf of `like` does.
+
+    Where a branch or a loop depends on such a leaf, so does all that comes out of it, and JAX wants the types to agree.
+    """
+    axes = frozenset().union(*map(manual_axes, jax.tree.leaves(like)))
+    missing = lambda x: tuple(axes - manual_axes(x))
+    return jax.tree.map(lambda x: jax.lax.pcast(x, missing(x), to="varying") if missing(x) else x, values)
 
 
 def sharding_of(x: Any) -> Any:

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.interpreters.partial_eval import DynamicJaxprTracer
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from gradtx.moments import abs_sq, root
-from gradtx.paths import MismatchError, flatten_up_to, is_none, shown
+from gradtx.moments import abs_sq, length
+from gradtx.paths import MismatchError, aligned, is_none, shown, unflatten
 from gradtx.placement import on_one_device, sharding_of
 
 SMALL = 2**14  # entries up to which leaves of one shape are reduced together, ...
@@ -38,18 +38,20 @@ def unzip_map(fn: Callable, tree: Any, *rest: Any, outputs: int) -> tuple:
 
     Each of `rest` may hold a whole subtree, or None, where `tree` has a leaf. Where `tree` holds None, `fn` is not
     called: the first output is None, the next ones are the leaves of `rest` as they are, or None. `fn` must depend on
-    its arguments alone, not on the leaf's place: leaves that look alike are computed by one trace (`alike`).
+    its arguments alone, not on the leaf's place: leaves that look alike are computed by one trace (`alike`). Each
+    output is in the containers of the argument in its place: of `tree`, of the first of `rest`, ...
     """
-    structure, rows = _rows(tree, rest)
+    structures, rows = _rows(tree, rest)
     results = iter(alike(fn, [row for row in rows if row[0] is not None]))
     rows = [(*row, *[None] * outputs)[:outputs] if row[0] is None else next(results) for row in rows]
-    return tuple(structure.unflatten([row[i] for row in rows]) for i in range(outputs))
+    structures += structures[:1] * (outputs - len(structures))
+    return tuple(unflatten(structures[i], [row[i] for row in rows], tree) for i in range(outputs))
 
 
 def choose(fn: Callable, tree: Any, *rest: Any) -> Any:
     """Maps a function that picks one of its arguments and computes nothing. None in `tree` gives None."""
-    structure, rows = _rows(tree, rest)
-    return structure.unflatten([None if row[0] is None else fn(*row) for row in rows])
+    (structure, *_), rows = _rows(tree, rest)
+    return unflatten(structure, [None if row[0] is None else fn(*row) for row in rows], tree)
 
 
 def anywhere(predicate: Callable, *trees: Any) -> Array:
@@ -85,14 +87,16 @@ def _shared(fn: Callable, kind: tuple) -> Callable:
         remaining = iter(arrays)
         return fn(*structure.unflatten(x[1] if isinstance(x, tuple) else next(remaining) for x in types))
 
-    formula.__name__ = fn.__qualname__.replace(".<locals>", "")  # what a profile shows: scale_by_adam.update.leaf
+    name = getattr(fn, "func", fn).__qualname__
+    formula.__name__ = name.replace(".<locals>", "")  # what a profile shows: scale_by_adam.update.leaf
     compiled = jax.jit(formula)
     return lambda row: compiled(*filter(_is_array, jax.tree.leaves(row)))
 
 
-def _rows(tree: Any, rest: tuple) -> tuple[Any, list[tuple]]:
+def _rows(tree: Any, rest: tuple) -> tuple[list, list[tuple]]:
     leaves, structure = jax.tree.flatten(tree, is_leaf=is_none)
-    return structure, list(zip(leaves, *(flatten_up_to(structure, other, tree) for other in rest), strict=True))
+    parts = [(structure, leaves), *(aligned(structure, other, tree) for other in rest)]
+    return [structure for structure, _ in parts], list(zip(*(leaves for _, leaves in parts), strict=True))
 
 
 # Dtypes
@@ -103,9 +107,45 @@ def is_float(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jnp.inexact) if hasattr(x, "dtype") else isinstance(x, (float, complex))
 
 
+def is_number(x: Any) -> bool:
+    """Whether a leaf is an array of numbers or bools, or one of them."""
+    if not hasattr(x, "dtype"):
+        return isinstance(x, (bool, int, float, complex))
+    return jnp.issubdtype(x.dtype, jnp.number) or jnp.issubdtype(x.dtype, jnp.bool_)
+
+
 def floats(tree: Any) -> Any:
     """The tree with None in place of every leaf that is not floating or complex."""
-    return jax.tree.map(lambda x: x if is_float(x) else None, tree)
+    return choose(lambda x: x if is_float(x) else None, tree)
+
+
+def gradients(updates: Any, params: Any) -> Any:
+    """The updates as they are computed with: in float32 or wider, None where the parameter is not floating.
+
+    Raises:
+      MismatchError: a complex gradient of a real parameter; an integer, without params, which would tell what it is of.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(updates, is_leaf=is_none)
+    _, beside = aligned(structure, updates if params is None else params, updates)
+
+    def leaf(path, u, p):
+        if u is None or (params is not None and not is_float(p)):
+            return None
+        if is_float(u):
+            if params is not None and jnp.iscomplexobj(u) and not jnp.iscomplexobj(p):
+                raise MismatchError(f"updates{shown(path)} is complex, and its parameter is real")
+            return widen(u)
+        if not is_number(u):  # what JAX and Equinox give for the gradient of what is not floating
+            return None
+        if params is None:
+            raise MismatchError(
+                f"updates{shown(path)} holds integers: give `params` too, which tell whether they are the gradient of "
+                "a floating parameter, or None in its place"
+            )
+        return _cast(u, wide_dtype(p))
+
+    row = [leaf(path, u, p) for (path, u), p in zip(leaves, beside, strict=True)]
+    return unflatten(structure, row, updates)
 
 
 def wide_dtype(x: Any) -> Any:
@@ -125,14 +165,14 @@ def cast_like(tree: Any, like: Any) -> Any:
     def leaf(path, y, x):
         if jnp.shape(x) != jnp.shape(y):
             raise MismatchError(f"state{shown(path)} has shape {jnp.shape(y)} and would become {jnp.shape(x)}")
-        return _cast(x, jnp.result_type(y)) if _is_number(y) else x
+        return _cast(x, jnp.result_type(y)) if is_number(y) else x
 
     return jax.tree_util.tree_map_with_path(leaf, like, tree)
 
 
 def strong(tree: Any) -> Any:
     """The tree as arrays without weak types."""
-    return jax.tree.map(lambda x: _cast(x, jnp.result_type(x)) if _is_number(x) else x, tree)
+    return jax.tree.map(lambda x: _cast(x, jnp.result_type(x)) if is_number(x) else x, tree)
 
 
 def zeros(tree: Any, dtype: Any = None, *, real: bool = False) -> Any:
@@ -156,32 +196,38 @@ def full(tree: Any, fill: Any, dtype: Any = None, *, real: bool = False) -> Any:
     return jax.tree.map(leaf, tree)
 
 
-def zeros_without(x: Any, axis: int) -> Array:
-    """Zeros with the shape, dtype and sharding of an array that lost one dimension."""
+def zeros_without(x: Array, axis: int) -> Array:
+    """Zeros made like an array that lost one dimension: its dtype, sharding, memory kind, and manual axes."""
     shape = x.shape[:axis] + x.shape[axis + 1 :]
     sharding = sharding_of(x)
     if isinstance(sharding, NamedSharding):
         spec = [*sharding.spec, *[None] * (x.ndim - len(sharding.spec))]
-        sharding = NamedSharding(sharding.mesh, PartitionSpec(*spec[:axis], *spec[axis + 1 :]))
+        spec = PartitionSpec(*spec[:axis], *spec[axis + 1 :])
+        sharding = NamedSharding(sharding.mesh, spec, memory_kind=sharding.memory_kind)
+    if isinstance(sharding, (NamedSharding, SingleDeviceSharding)) and x.committed:
         return jnp.zeros(shape, x.dtype, device=sharding)
-    return jnp.zeros(shape, x.dtype)
+    return jax.lax.full_like(x, 0, shape=shape)
 
 
 # Norms
 
 
-def norm(tree: Any) -> Array:
-    """The L2 norm of all leaves together, in float32 or wider: one reduction per leaf, and one of all their sums."""
-    sums = alike(_sum_of_squares, _bundles(jax.tree.leaves(widen(tree))))
-    total = jnp.sum(jnp.stack(sums)) if sums else jnp.zeros(())
-    return jnp.where(total > 0, root(total), total)
+def norm(tree: Any, *, skip_nan: bool = False) -> Array:
+    """The L2 norm of all leaves together, in float32 or wider: one reduction per leaf, and one of all their sums.
+
+    Args:
+      skip_nan: NaN counts as 0, so that one entry does not decide for all.
+    """
+    sums = alike(functools.partial(_sum_of_squares, skip_nan=skip_nan), _bundles(jax.tree.leaves(widen(tree))))
+    with jax.numpy_dtype_promotion("standard"):  # leaves may be of several widths
+        return length(jnp.sum(jnp.stack(sums))) if sums else jnp.zeros(())
 
 
-def _sum_of_squares(*xs: Array) -> Array:
+def _sum_of_squares(*xs: Array, skip_nan: bool) -> Array:
     """Of arrays of one shape. Tiny ones are stacked: XLA takes long to compile a reduction of few entries."""
     if len(xs) > 1 and xs[0].size < TINY:
         xs = (jnp.stack(xs),)
-    return jnp.sum(functools.reduce(jnp.add, [abs_sq(x) for x in xs]))
+    return jnp.sum(functools.reduce(jnp.add, [abs_sq(x, skip_nan=skip_nan) for x in xs]))
 
 
 def _bundles(leaves: list[Array]) -> list[tuple[Array, ...]]:
@@ -204,7 +250,3 @@ def _cast(x: Any, dtype: Any) -> Array:
 
 def _is_array(x: Any) -> bool:
     return isinstance(x, (jax.Array, np.ndarray, np.generic))
-
-
-def _is_number(x: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(x), jnp.number) or jnp.issubdtype(jnp.result_type(x), jnp.bool_)

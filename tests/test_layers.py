@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 LAYERS = (
-    {"keys", "paths", "placement", "linalg", "storage", "value"},
+    {"calls", "interval", "paths", "placement"},
+    {"linalg", "value"},
+    {"clock", "keys"},
     {"moments"},
-    {"tree", "clock"},
-    {"core", "schedules"},
+    {"tree"},
+    {"apply", "core", "schedules"},
     {"combine"},
     {"transforms"},
     {"optimizers"},
