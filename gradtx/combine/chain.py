@@ -1,5 +1,7 @@
 """One transformation after another."""
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from gradtx.clock import ClockState, start, tick
@@ -13,9 +15,10 @@ def chain(*links: Any) -> GradientTransformation:
 
     Chains within chains are flattened, so `chain(clip(1.0), adamw(1e-3))` is one chain of four links. Its state is a
     dict: "count", the updates made so far, and for each link that remembers more than the time, its state under its
-    name ("scale_by_adam"; a second one is "scale_by_adam_2"). A link that remembers nothing, or only the time, does
-    not appear; it reads the chain's count. So adding a clip, or a schedule in place of a number, leaves the
-    structure of the state, and every checkpoint, as it was. Floating leaves are widened once, for all links.
+    name ("scale_by_adam"; a second one is "scale_by_adam_2"; what a `named_chain` named keeps its name). A link that
+    remembers nothing, or only the time, does not appear; it reads the chain's count. So adding a clip, or a schedule in
+    place of a number, leaves the structure of the state, and every checkpoint, as it was. Floating leaves are widened
+    once, for all links.
 
     Args:
       *links: transformations, or foreign `(init, update)` pairs such as Optax's. None at all: the identity.
@@ -23,12 +26,16 @@ def chain(*links: Any) -> GradientTransformation:
     State: 4 bytes, and the links' states. Reads: what the links read.
     """
     members = [as_transformation("chain", f"link {i}", link) for i, link in enumerate(links)]
-    flat = [
-        pair
-        for link in members
-        for pair in (zip(link.names, link.links, strict=True) if isinstance(link, Chain) else [(link.name, link)])
-    ]
-    return Chain(_distinct([name for name, _ in flat]), tuple(link for _, link in flat))
+    wanted = []
+    for link in members:
+        if not isinstance(link, Chain):
+            wanted.append((link.name, False, link))
+        elif link.names == _generated(link.links):
+            wanted += [(inner.name, False, inner) for inner in link.links]
+        else:
+            wanted += [(name, True, inner) for name, inner in zip(link.names, link.links, strict=True)]
+    names, given, flat = zip(*wanted, strict=True) if wanted else ((), (), ())
+    return Chain(_distinct(names, given), flat)
 
 
 def named_chain(*links: tuple[str, Any]) -> GradientTransformation:
@@ -79,20 +86,24 @@ class Chain(GradientTransformation):
         return updates, new_state
 
     def __repr__(self) -> str:
-        if self.names == _distinct([link.name for link in self.links]):
+        if self.names == _generated(self.links):
             return f"chain({', '.join(map(repr, self.links))})"
         return f"named_chain({', '.join(map(repr, zip(self.names, self.links, strict=True)))})"
 
 
-def _distinct(names: list[str]) -> tuple[str, ...]:
-    """Each name, the second one of a kind as `name_2`. Names from a chain within are counted anew."""
-    seen = {"count": 1}  # the chain's own
+def _generated(links: tuple[GradientTransformation, ...]) -> tuple[str, ...]:
+    """The names that `chain` gives."""
+    return _distinct([link.name for link in links], [False] * len(links))
+
+
+def _distinct(names: Sequence[str], given: Sequence[bool]) -> tuple[str, ...]:
+    """Each name, or the first free one of name_2, name_3, ...; those given by the caller come first."""
+    reserved = {name for name, is_given in zip(names, given, strict=True) if is_given}
     result = []
-    for name in names:
-        stem, _, number = name.rpartition("_")
-        name = stem if number.isdigit() and stem in seen else name
-        seen[name] = seen.get(name, 0) + 1
-        result.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    for name, is_given in zip(names, given, strict=True):
+        taken = {"count", *result} if is_given else {"count", *result, *reserved}
+        candidates = (name if n == 1 else f"{name}_{n}" for n in itertools.count(1))
+        result.append(next(x for x in candidates if x not in taken and (x == name or x not in reserved)))
     return tuple(result)
 
 

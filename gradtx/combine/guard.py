@@ -1,5 +1,6 @@
 """Steps that must not be taken."""
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import jax
@@ -8,8 +9,9 @@ from jax import Array
 
 from gradtx import tree
 from gradtx.clock import start, tick
-from gradtx.combine.monitor import record
+from gradtx.combine.record import is_heard, listening, record, repeat
 from gradtx.core import GradientTransformation, State, as_transformation, transformation
+from gradtx.placement import differing_like
 from gradtx.value import part
 
 
@@ -41,26 +43,27 @@ class apply_if_finite(GradientTransformation):
     inner: GradientTransformation = part(convert=as_transformation)
 
     def init(self, params):
-        return ApplyIfFiniteState(start(), jnp.array(True), start(), self.inner.bare_init(params))
+        state = ApplyIfFiniteState(start(), jnp.array(True), start(), self.inner.bare_init(params))
+        return differing_like(state, params)
 
     def update(self, updates, state, params=None, **extra):
         finite = ~tree.anywhere(lambda g: ~jnp.isfinite(g), updates)
-        heard = extra.get("recorded")  # by a monitor, which cannot hear into a branch: that has a dict of its own
+        heard, about = is_heard(), []  # of what is recorded in the branch: all but the values, which come out of it
 
         def step():
-            inside = {}
-            listening = extra if heard is None else extra | {"recorded": inside}
-            outgoing, inner_state = self.inner.bare_update(updates, state.inner_state, params, **listening)
-            return tree.cast_like(outgoing, updates), tree.cast_like(inner_state, state.inner_state), inside
+            with listening() if heard else nullcontext([]) as said:
+                outgoing, inner_state = self.inner.bare_update(updates, state.inner_state, params, **extra)
+            about[:] = said
+            outgoing, inner_state = tree.cast_like(outgoing, updates), tree.cast_like(inner_state, state.inner_state)
+            return differing_like((outgoing, inner_state, [x.value for x in said]), finite)
 
         def skip():
-            inside = {} if heard is None else tree.zeros(jax.eval_shape(step)[2])
-            return jax.tree.map(jnp.zeros_like, updates), state.inner_state, inside
+            nothing = tree.zeros(jax.eval_shape(step)[2])
+            return differing_like((jax.tree.map(jnp.zeros_like, updates), state.inner_state, nothing), finite)
 
-        outgoing, inner_state, inside = jax.lax.cond(finite, step, skip)
-        for name, values in inside.items():
-            extra["recorded"].setdefault(name, []).extend(values)
-        record(extra, skipped=lambda: ~finite)
+        outgoing, inner_state, values = jax.lax.cond(finite, step, skip)
+        repeat([x._replace(value=value) for x, value in zip(about, values, strict=True)])
+        record(skipped=lambda: ~finite)
         keep = lambda new, old: jnp.where(finite, new, old)
         return outgoing, ApplyIfFiniteState(
             notfinite_count=keep(0, tick(state.notfinite_count)),

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from gradtx import paths, tree
+from gradtx.combine.record import speaking_of
 from gradtx.core import GradientTransformation, as_transformation, on_part, transformation
 from gradtx.value import part, static
 
@@ -24,27 +25,45 @@ def as_mask(owner: str, name: str, mask: Any) -> Any:
         return mask
     if isinstance(mask, str) or (isinstance(mask, (tuple, list)) and mask and all(isinstance(m, str) for m in mask)):
         return (mask,) if isinstance(mask, str) else tuple(mask)
-    if callable(mask) and jax.tree_util.all_leaves([mask]):
+    if callable(mask) and _is_function(mask):
         return mask
-    entries = {paths.name(path): keep for path, keep in jax.tree_util.tree_flatten_with_path(mask)[0]}
-    for path, keep in entries.items():
-        if not isinstance(keep, bool) and str(getattr(keep, "dtype", "")) != "bool":
+    leaves = jax.tree.leaves(mask)
+    for path, keep in zip(paths.names(mask), leaves, strict=True):
+        if not _is_bool(keep):
             raise TypeError(
                 f"`{owner}`: {name} must be a tree of bools, a function of the parameters, or path patterns; "
                 f"got {keep!r} at {path!r}."
             )
-    return _Paths((path, bool(keep)) for path, keep in entries.items())
+    return _Paths(sorted(zip(paths.all_keys(mask), map(bool, leaves), strict=True)))
 
 
 class _Paths(tuple):
-    """A mask's paths and bools. Prints as a dict, which as a mask means the same."""
+    """A mask's entries, (keys of a path, bool), sorted. Prints as a dict, which as a mask means the same."""
 
     def __repr__(self) -> str:
-        return repr(dict(self)) if self != (("", True),) and self != (("", False),) else repr(self[0][1])
+        shown: Any = {}
+        for keys, keep in self:
+            if not keys:
+                return repr(keep)
+            place = shown
+            for key in keys[:-1]:
+                place = place.setdefault(key, {})
+            place[keys[-1]] = keep
+        return repr(shown)
+
+
+def _is_function(mask: Any) -> bool:
+    """Whether what can be called is to be called: a function or a partial one, not a module that holds bools."""
+    leaves = jax.tree.leaves(mask)
+    return isinstance(mask, jax.tree_util.Partial) or not leaves or not all(map(_is_bool, leaves))
+
+
+def _is_bool(x: Any) -> bool:
+    return isinstance(x, bool) or str(getattr(x, "dtype", "")) == "bool"
 
 
 def chosen(mask: Any, params: Any, owner: str) -> Any:
-    """The tree with the structure of `params` that holds True where the mask, from `as_mask`, chooses the leaf.
+    """A tree that holds True where the mask, from `as_mask`, chooses a leaf of `params`; in plain containers.
 
     Raises:
       ValueError: a leaf has no entry in the mask, or a pattern matches no leaf.
@@ -55,22 +74,31 @@ def chosen(mask: Any, params: Any, owner: str) -> Any:
     if mask is None:
         keep = [True] * len(names)
     elif isinstance(mask, _Paths):
-        entries = dict(mask)
-        keep = [_entry(entries, name, owner) for name in names]
+        keep = _entries(mask, paths.all_keys(params), names, owner)
     else:
         for pattern in mask:
             if names and not any(re.search(pattern, name) for name in names):
                 raise ValueError(f"`{owner}`: the mask's pattern {pattern!r} matches none of the paths {names}.")
         keep = [any(re.search(pattern, name) for pattern in mask) for name in names]
-    return jax.tree.unflatten(jax.tree.structure(params), keep)
+    return jax.tree.unflatten(jax.tree.structure(paths.plain(params)), keep)
 
 
-def _entry(entries: dict[str, bool], name: str, owner: str) -> bool:
-    parts = name.split("/")
-    for length in range(len(parts), -1, -1):
-        if (prefix := "/".join(parts[:length])) in entries:
-            return entries[prefix]
-    raise ValueError(f"`{owner}`: the mask has no entry for {name!r}; it has {list(entries)}.")
+def _entries(mask: _Paths, leaves: list[tuple[str, ...]], names: list[str], owner: str) -> list[bool]:
+    """The entry of each leaf: that of its longest prefix. A prefix may also be written as one key, "encoder/0"."""
+    entries, meant, keep = dict(mask), {}, []
+    for keys, name in zip(leaves, names, strict=True):
+        prefixes = [keys[:n] for n in range(len(keys), -1, -1)]
+        found = [(key, prefix) for prefix in prefixes for key in (prefix, ("/".join(prefix),)) if key in entries]
+        if not found:
+            raise ValueError(f"`{owner}`: the mask has no entry for {name!r}; it is {mask!r}.")
+        key, prefix = found[0]
+        if meant.setdefault(key, prefix) != prefix:
+            raise ValueError(
+                f"`{owner}`: the mask's {key[0]!r} may mean {meant[key]} or {prefix}: write the mask as a tree like "
+                "the parameters."
+            )
+        keep.append(entries[key])
+    return keep
 
 
 @transformation
@@ -99,7 +127,8 @@ class masked(GradientTransformation):
         kept, kept_params = _kept(updates, mask), None if params is None else _kept(params, mask)
         if not jax.tree.leaves(kept):
             return updates, state
-        outgoing, state = self.inner.bare_update(kept, state, kept_params, **on_part(extra, params))
+        with speaking_of(kept if params is None else kept_params):
+            outgoing, state = self.inner.bare_update(kept, state, kept_params, **on_part(extra, params))
         return tree.choose(lambda g, u: g if u is None else u, updates, outgoing), state
 
 

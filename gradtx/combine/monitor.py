@@ -1,6 +1,7 @@
 """Looking at a transformation while it runs: rates, norms, ratios, and what was clipped or skipped."""
 
-from collections.abc import Callable
+import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +10,11 @@ from jax import Array
 
 from gradtx import paths, tree
 from gradtx.clock import start, tick
+from gradtx.combine.masking import masked
+from gradtx.combine.record import Said, listening
 from gradtx.core import GradientTransformation, Params, State, as_transformation, transformation
-from gradtx.moments import again, sums_of_squares
+from gradtx.moments import again, length, sums_of_squares
+from gradtx.placement import differing_like
 from gradtx.value import part
 
 
@@ -18,10 +22,11 @@ class MonitorState(NamedTuple):
     """State of `monitor`. `metrics` reads it."""
 
     count: Array  # int32 scalar: updates made so far
-    learning_rate: Array  # float32 scalar: what was multiplied with last; 0 if nothing was, or the update was skipped
+    learning_rate: Any  # float32 scalar: what was multiplied with last, all rates together; 0 if nothing was, or the
+    # update was skipped. Where a `masked` stands inside: {leaf's path: that of the leaf}
     gradient_norm: Array  # float32 scalar: L2, over all leaves, of what came in last
     update_norm: Array  # float32 scalar: L2, over all leaves, of what went out last
-    update_ratio: Params  # float32 scalar per leaf: |update| / |parameter|, L2
+    update_ratio: Params  # float32 scalar per leaf: |update| / |parameter|, L2; 0 for a parameter that is 0
     clipped: Array  # int32 scalar: updates so far in which a clip changed something
     skipped: Array  # int32 scalar: updates so far that were skipped
     inner: State  # the monitored transformation's own
@@ -37,8 +42,8 @@ class monitor(GradientTransformation):
 
     Nothing inside is built anew, and its state is the field `inner`: `tx.init(params)._replace(inner=running)`
     begins to look at a run in the middle. Whatever stands inside reports through combinators of any depth: rates from
-    `scale_by_learning_rate`, clips, skipped updates from `apply_if_finite`; a transformation of your own by `record`.
-    What stands in a foreign one is not heard.
+    `scale_by_learning_rate`, which multiply, clips, skipped updates from `apply_if_finite`; a transformation of your
+    own by `record`. What a foreign one traces in a branch or a loop is not heard.
 
     Args:
       inner: a transformation, or a foreign `(init, update)` pair, of which norms and ratios are seen.
@@ -52,19 +57,21 @@ class monitor(GradientTransformation):
     inner: GradientTransformation = part(convert=as_transformation)
 
     def init(self, params):
-        zero = lambda *_: jnp.zeros((), jnp.float32)
-        ratios = jax.tree.map(zero, params)
-        inner = self.inner.bare_init(params)
-        return MonitorState(start(), zero(), zero(), zero(), ratios, clipped=start(), skipped=start(), inner=inner)
+        zero = lambda *like: differing_like(jnp.zeros((), jnp.float32), like or params)
+        rates: Any = {name: zero() for name in paths.names(params)} if _has_groups(self.inner) else zero()
+        ratios = jax.tree.map(zero, paths.plain(params))
+        counts = differing_like((start(), start()), params)
+        return MonitorState(start(), rates, zero(), zero(), ratios, *counts, inner=self.inner.bare_init(params))
 
     def update(self, updates, state, params=None, **extra):
-        recorded = {}
-        outgoing, inner = self.inner.bare_update(updates, state.inner, params, **extra, recorded=recorded)
+        with listening() as said:
+            outgoing, inner = self.inner.bare_update(updates, state.inner, params, **extra)
         update_norm, update_ratio = _norm_and_ratios(outgoing, state.update_ratio, params)
-        happened = lambda count, name: count + jnp.any(jnp.stack(recorded.get(name, [jnp.array(False)])))
+        like = updates if params is None else params
+        happened = lambda count, name: jnp.where(_happened(said, name), tick(count), count)
         return outgoing, MonitorState(
             count=tick(state.count),
-            learning_rate=recorded.get("learning_rate", [state.learning_rate])[-1],
+            learning_rate=differing_like(_rates(said, state.learning_rate, like), like),
             gradient_norm=tree.norm(jax.tree.map(lambda g: again(g)[0], updates)),
             update_norm=update_norm,
             update_ratio=update_ratio,
@@ -72,21 +79,6 @@ class monitor(GradientTransformation):
             skipped=happened(state.skipped, "skipped"),
             inner=inner,
         )
-
-
-def record(extra: dict[str, Any], **measured: Callable[[], Any]) -> None:
-    """Tells the `monitor` around this transformation, where there is one, numbers about this update.
-
-    To be called in `update` itself, not in a branch or a loop that JAX traces on its own (`jax.lax.cond`).
-
-    Args:
-      extra: the keyword arguments of `update`.
-      **measured: functions that compute them, called only for a monitor: `learning_rate`, float scalar; `clipped` and
-        `skipped`, bool scalars.
-    """
-    if (recorded := extra.get("recorded")) is not None:
-        for name, measure in measured.items():
-            recorded.setdefault(name, []).append(measure())
 
 
 def metrics(state: Any) -> dict[str, Array]:
@@ -98,7 +90,8 @@ def metrics(state: Any) -> dict[str, Array]:
 
     Returns:
       "learning_rate", "gradient_norm", "update_norm", "clipped_fraction" (of all updates so far), "skipped_steps" (so
-      far), and for each parameter "update_ratio/" and its path.
+      far), and for each parameter "update_ratio/" and its path. Where a `masked` stands inside, also for each parameter
+      "learning_rate/" and its path; "learning_rate" is then the largest of them.
 
     Raises:
       ValueError: there is no `MonitorState`, or more than one.
@@ -110,13 +103,38 @@ def metrics(state: Any) -> dict[str, Array]:
         raise ValueError(f"`metrics`: the state holds {len(found)} states of `monitor`, expected 1{hint}.")
     (seen,) = found
     ratios = dict(zip(paths.names(seen.update_ratio), jax.tree.leaves(seen.update_ratio), strict=True))
+    rates = seen.learning_rate if isinstance(seen.learning_rate, dict) else {}
+    largest = functools.reduce(jnp.maximum, rates.values()) if rates else seen.learning_rate
+    with jax.numpy_dtype_promotion("standard"):
+        clipped_fraction = seen.clipped / jnp.maximum(seen.count, 1)
+    by_leaf = {"learning_rate": rates, "update_ratio": ratios}
     return {
-        "learning_rate": seen.learning_rate,
+        "learning_rate": largest,
         "gradient_norm": seen.gradient_norm,
         "update_norm": seen.update_norm,
-        "clipped_fraction": seen.clipped / jnp.maximum(seen.count, 1),
+        "clipped_fraction": clipped_fraction,
         "skipped_steps": seen.skipped,
-    } | {f"update_ratio/{path}".rstrip("/"): ratio for path, ratio in ratios.items()}  # one array has no path
+    } | {f"{name}/{path}".rstrip("/"): x for name, xs in by_leaf.items() for path, x in xs.items()}  # one has no path
+
+
+def _has_groups(inner: GradientTransformation) -> bool:
+    is_group = lambda x: isinstance(x, masked)
+    return any(map(is_group, jax.tree.leaves(inner, is_leaf=is_group)))
+
+
+def _rates(said: list[Said], before: Any, params: Params) -> Any:
+    """What was multiplied with, all in all; of each leaf, where there are groups."""
+    rates = [x for x in said if x.name == "learning_rate"]
+    product = lambda rates: math.prod(x.value for x in rates) if rates else jnp.zeros((), jnp.float32)
+    if not isinstance(before, dict):
+        return product(rates)
+    of_leaf = lambda keys: product([x for x in rates if x.leaves is None or keys in x.leaves])
+    named = zip(paths.names(params), paths.all_keys(params), strict=True)
+    return before | {name: of_leaf(keys) for name, keys in named if name in before}
+
+
+def _happened(said: list[Said], name: str) -> Array:
+    return functools.reduce(jnp.logical_or, [x.value for x in said if x.name == name], jnp.array(False))
 
 
 def _norm_and_ratios(updates: Any, ratios: Any, params: Any) -> tuple[Array, Any]:
@@ -125,7 +143,7 @@ def _norm_and_ratios(updates: Any, ratios: Any, params: Any) -> tuple[Array, Any
 
     def leaf(u, _, p):
         u_square, p_square = sums_of_squares(u, p)
-        return u_square, jnp.where(u_square > 0, jnp.sqrt(u_square / p_square), 0.0)
+        return u_square, jnp.where(p_square == 0, 0, length(u_square / jnp.where(p_square == 0, 1, p_square)))
 
     squares, ratios = tree.unzip_map(leaf, updates, ratios, params, outputs=2)
-    return jnp.sqrt(sum(jax.tree.leaves(squares), start=jnp.zeros(()))), ratios
+    return length(sum(jax.tree.leaves(squares), start=jnp.zeros(()))), ratios
