@@ -1,12 +1,16 @@
 """Systems of equations with a symmetric matrix that is known by its products with vectors alone."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+
+from gradtx.placement import manual_axes
 
 Vector = Any  # a tree of real arrays
 
@@ -34,7 +38,8 @@ def conjugate_gradients(matvec: Callable, b: Vector, tolerance: ArrayLike, itera
 
     It ends early, with the x so far, after `iterations` products, and at a direction p with p^T A p <= 0: there A is
     not positive definite. If that is the first direction, b, then x = 0. Every x != 0 has x^T b > 0. The derivative is
-    that of A^-1 b, solved in the same way.
+    that of A^-1 b, solved in the same way; but where b varies along a manual axis of `jax.shard_map`, it is that of the
+    iteration, and in forward mode alone.
 
     Written out, not `jax.scipy.sparse.linalg.cg`, which goes on where the curvature is not positive, up to NaN, and
     cannot flatten arrays with an explicit sharding. Here arrays stay where they lie.
@@ -64,15 +69,20 @@ def conjugate_gradients(matvec: Callable, b: Vector, tolerance: ArrayLike, itera
             p = jax.tree.map(lambda r, p: r + new_square / square * p, r, p)
             return x, r, p, new_square, done + 1, positive
 
-        start = jax.tree.map(jnp.zeros_like, b), b, b, _dot(b, b), jnp.zeros((), jnp.int32), jnp.ones((), bool)
+        square = _dot(b, b)
+        like_b = lambda x: jnp.full_like(square, x, dtype=jnp.result_type(x))  # varies over devices, where b does
+        start = jax.tree.map(jnp.zeros_like, b), b, b, square, like_b(np.int32(0)), like_b(True)
         return jax.lax.while_loop(unfinished, step, start)[0]
 
+    if any(map(manual_axes, jax.tree.leaves(b))):  # there JAX does not compile the solve with its derivative
+        return solve(matvec, b)
     return jax.lax.custom_linear_solve(matvec, b, solve, symmetric=True)
 
 
 def _dot(x: Vector, y: Vector) -> Array:
-    return jax.tree.reduce(jnp.add, jax.tree.map(lambda a, b: jnp.sum(a * b), x, y))
+    pairs = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
+    return functools.reduce(jnp.add, [jnp.sum(a * b) for a, b in pairs])
 
 
 def _largest(x: Vector) -> Array:
-    return jax.tree.reduce(jnp.maximum, jax.tree.map(lambda a: jnp.max(jnp.abs(a), initial=0), x))
+    return functools.reduce(jnp.maximum, [jnp.max(jnp.abs(a), initial=0) for a in jax.tree.leaves(x)])

@@ -35,8 +35,9 @@ def _derivative(absolute, primals, tangents):
     one_is_singular = (rows == 0) != (columns == 0)
     ratio = jnp.where(one_is_singular, rows**2 + columns**2, -rows * columns)
     if absolute:  # (|l_i| - |l_j|) / (l_i - l_j): 1, -1, or between them where the signs differ
-        sizes = jnp.abs(values)[:, None] + jnp.abs(values)
-        ratio *= jnp.where(sizes > 0, (values[:, None] + values) / jnp.where(sizes > 0, sizes, 1), 0)
+        sums = lambda x: x[:, None] + x[None, :]
+        sizes = sums(jnp.abs(values))
+        ratio *= jnp.where(sizes > 0, sums(values) / jnp.where(sizes > 0, sizes, 1), 0)
     parts = exactly(b, vectors)
     change = exactly(ratio * exactly(exactly(vectors.T, da), vectors), parts)
     change += f * exactly(db, vectors) - ddamping * f**2 * parts

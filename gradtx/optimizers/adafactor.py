@@ -8,7 +8,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from gradtx import tree
-from gradtx.clock import Hyperparameter, at, start, tick
+from gradtx.clock import Hyperparameter, as_float, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, again, ema, root
@@ -31,7 +31,7 @@ class FactoredState(NamedTuple):
 
 def decay_that_grows(step: Array, rate: Array) -> Array:
     """1 - (step + 1)^-rate: 0 at step 0, toward 1 after."""
-    return 1 - (step + 1.0) ** -rate
+    return 1 - (as_float(step) + 1) ** -rate
 
 
 @transformation
@@ -78,7 +78,7 @@ class scale_by_factored_rms(GradientTransformation):
 
     def update(self, updates, state, params=None, **extra):
         rate, offset, epsilon = at(state.count, self.decay_rate, self.step_offset, self.epsilon)
-        decay = self.decay_rate_fn(jnp.maximum(state.count - offset, 0), rate)
+        decay = self.decay_rate_fn(jnp.maximum(as_float(state.count) - offset, 0), rate)
 
         def leaf(g, v_row, v_col, v):
             if (dims := self._dims(g.shape)) is None:
@@ -127,7 +127,7 @@ def adafactor(
       min_dim_size_to_factor, decay_rate, eps, factored: as in `scale_by_factored_rms`.
       decay_offset: its `step_offset`.
       multiply_by_parameter_scale: False makes the learning rate absolute, in units of the parameters.
-      clipping_threshold: bound on each leaf's rms before the learning rate; None for none.
+      clipping_threshold: bound on each leaf's rms before the learning rate; None or infinity for none.
       momentum: decay of an average of the steps, in [0, 1), not debiased; None for none.
       dtype_momentum: its storage; None means float32 or wider.
       weight_decay_rate: fraction of p removed per update; not multiplied by the learning rate. None for none.

@@ -45,7 +45,7 @@ class scale_by_adamax(GradientTransformation):
 
         def leaf(g, mu, nu):
             mu, nu = ema(mu, g, b1), jnp.maximum(b2 * nu, jnp.abs(g) + eps)
-            return mu * scale1 / jnp.maximum(nu, jnp.finfo(nu.dtype).tiny), mu, nu
+            return jnp.where(nu > 0, mu * scale1 / jnp.where(nu > 0, nu, 1), 0), mu, nu
 
         updates, mu, nu = tree.unzip_map(leaf, updates, state.mu, state.nu, outputs=3)
         return updates, ScaleByAdamState(count, mu, nu)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx import tree
-from gradtx.clock import Hyperparameter, at, start, tick
+from gradtx.clock import Hyperparameter, as_float, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root
@@ -47,9 +47,9 @@ class scale_by_radam(GradientTransformation):
         b1, b2, eps, eps_root, threshold = at(state.count, self.b1, self.b2, self.eps, self.eps_root, self.threshold)
         count = tick(state.count)
         mean, scale2 = unbiased_mean(b1, count, self.nesterov), 1 / ema_mass(b2, count)
-        rho, rho_inf = average_length(b2, count), 2 / (1 - b2) - 1
+        rho, rho_inf = average_length(b2, count), jnp.asarray(2 / (1 - b2) - 1)
         trusted = rho >= threshold
-        safe_rho = jnp.where(trusted, rho, 5.0)
+        safe_rho, rho_inf = jnp.where(trusted, rho, 5.0), jnp.where(trusted, rho_inf, 6.0)
         r = jnp.sqrt((safe_rho - 4) / (rho_inf - 4) * ((safe_rho - 2) / (rho_inf - 2)) * (rho_inf / safe_rho))
 
         def leaf(g, mu, nu):
@@ -70,8 +70,9 @@ def average_length(decay: Array, count: Array) -> Array:
     x = -log(decay) and y = count x it is  [2 / (1 - decay) - 1 - 2 / x] + count - (2 / x) (y / (e^y - 1) - 1 + y / 2),
     whose brackets have power series without the cancellation.
     """
+    decay, count = jnp.asarray(decay), as_float(count)
     gap = 1 - decay
-    x = -jnp.log(decay)
+    x = -jnp.log(jnp.maximum(decay, jnp.finfo(decay.dtype).tiny))
     y = count * x
     offset_series = gap * (1 / 6 + gap * (1 / 12 + gap * (19 / 360 + gap * (3 / 80 + gap * (863 / 30240)))))
     offset = jnp.where(gap < 1e-2, offset_series, 2 / gap - 1 - 2 / x)

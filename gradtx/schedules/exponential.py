@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.clock import Hyperparameter, arrays_at
+from gradtx.clock import Hyperparameter, arrays_at, as_float
+from gradtx.moments import power
 from gradtx.schedules.polynomial import linear_schedule
 from gradtx.schedules.schedule import POSITIVE_STEPS, STEPS, Schedule, Steps
 from gradtx.value import flag, number, value
@@ -11,7 +12,7 @@ from gradtx.value import flag, number, value
 
 def periods(elapsed: Array, steps: Steps, staircase: bool) -> Array:
     """How many times `steps` have passed; only whole times if `staircase`, counted in integers."""
-    return elapsed // steps * 1.0 if staircase else elapsed * 1.0 / steps
+    return as_float(elapsed // steps) if staircase else as_float(elapsed) / as_float(steps)
 
 
 @value
@@ -23,7 +24,9 @@ class exponential_decay(Schedule):
     Args:
       init_value: the value until `transition_begin`.
       transition_steps: steps in which the value is multiplied by `decay_rate` once; at least 1.
-      decay_rate: positive; above 1 the value grows.
+      decay_rate: positive; above 1 the value grows. A Python number is not rounded before it is raised to the power, so
+        0.999999 is right after a million steps; as an array, or in a schedule that is an argument of `jit`, it is a
+        float32, and the result is that number's power.
       transition_begin: steps before it starts, not negative.
       staircase: round the exponent down, so that the value changes every `transition_steps` only.
       end_value: where it stops: from `transition_begin` on a lower bound if `decay_rate` is below 1, else an upper one.
@@ -42,14 +45,15 @@ class exponential_decay(Schedule):
 
     def value_at(self, count):
         init, rate = arrays_at(count, self.init_value, self.decay_rate)
+        factor = lambda times: power(self.decay_rate if isinstance(self.decay_rate, float) else rate, times)
         elapsed = jnp.maximum(count - self.transition_begin, 0)
-        power = periods(elapsed, self.transition_steps, self.staircase)
+        times = periods(elapsed, self.transition_steps, self.staircase)
         if self.end_value is None:
-            return init * rate**power
+            return init * factor(times)
         (end,) = arrays_at(count, self.end_value)
-        free = init * rate**power
+        free = init * factor(times)
         stopped = (count >= self.transition_begin) & jnp.where(rate < 1, free < end, free > end)
-        return jnp.where(stopped, end, init * rate ** jnp.where(stopped, 0.0, power))  # no gradient of an overflow
+        return jnp.where(stopped, end, init * factor(jnp.where(stopped, 0.0, times)))  # no gradient of an overflow
 
 
 @value

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from gradtx.clock import Hyperparameter, arrays_at
+from gradtx.clock import Hyperparameter, arrays_at, as_float
 from gradtx.schedules.exponential import periods
 from gradtx.schedules.schedule import POSITIVE_STEPS, STEPS, Schedule, Steps
 from gradtx.value import flag, number, value
@@ -35,7 +35,7 @@ class inverse_sqrt_decay(Schedule):
     def value_at(self, count):
         init, timescale = arrays_at(count, self.init_value, self.timescale)
         elapsed = jnp.maximum(count - self.transition_begin, 0)
-        return init / jnp.sqrt(1 + elapsed / timescale)
+        return init / jnp.sqrt(1 + as_float(elapsed) / timescale)
 
 
 @value

@@ -6,7 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.clock import Hyperparameter, arrays_at
+from gradtx.clock import Hyperparameter, arrays_at, as_float
+from gradtx.moments import power
 from gradtx.schedules.cosine import warmup_cosine_decay_schedule
 from gradtx.schedules.join import join_schedules
 from gradtx.schedules.schedule import POSITIVE_STEPS, Schedule, Steps
@@ -49,8 +50,8 @@ class cosine_restarts(Schedule):
             starts = jnp.asarray(_starts(self.t_mul))
             wave = jnp.searchsorted(starts, periods, side="right") - 1
             before = starts[wave]
-        length = (before * (self.t_mul - 1.0) + 1) * first  # t_mul^wave first
-        peak = init * m_mul ** (wave * 1.0)
+        length = (as_float(before) * (self.t_mul - 1) + 1) * as_float(first)  # t_mul^wave first; beyond int32, too
+        peak = init * power(self.m_mul if isinstance(self.m_mul, float) else m_mul, as_float(wave))
         return between(peak, alpha * init, half_cosine(remaining(count, length, begin=before * first)))
 
 

@@ -3,10 +3,11 @@
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from gradtx.clock import Hyperparameter, arrays_at
+from gradtx.clock import Hyperparameter, arrays_at, held
 from gradtx.value import Value, number, value
 
 Steps: TypeAlias = Any  # a whole number of steps: an int, or an int array
@@ -31,11 +32,22 @@ class Schedule(Value):
     """
 
     def __call__(self, count: ArrayLike) -> Array:
-        return self.value_at(jnp.add(count, jnp.int32(0)))  # every integer, unsigned too, becomes int32 or wider
+        return held(self, scalars=False).value_at(_signed(count))
 
     def value_at(self, count: Array) -> Array:
-        """The formula, for a count that is an array."""
+        """The formula, for a count that is an array. `self` holds its numbers within their intervals."""
         raise TypeError(f"`{type(self).__name__}` has no `value_at`: write one in the class.")
+
+
+def _signed(count: ArrayLike) -> Array:
+    """A count as an int32, or an int64 where JAX has them; a count beyond is the largest. A floating one stays."""
+    widest = jnp.iinfo(jnp.result_type(int))
+    if isinstance(count, (int, np.integer, np.ndarray)) and np.asarray(count).dtype.kind in "iuO":
+        return jnp.asarray(np.clip(count, int(widest.min), int(widest.max)).astype(widest.dtype))
+    count = jnp.asarray(count)
+    if not jnp.issubdtype(count.dtype, jnp.integer):
+        return count
+    return jnp.minimum(count, min(int(widest.max), int(jnp.iinfo(count.dtype).max))).astype(widest.dtype)
 
 
 @value

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 import jax.numpy as jnp
 from jax import Array
 
+from gradtx.clock import as_float
 from gradtx.schedules.schedule import Steps
 
 
@@ -13,9 +14,11 @@ def remaining(count: Array, steps: Steps, begin: Steps = 0) -> Array:
 
     A transition of no steps is over at `begin`.
     """
-    elapsed = count - begin  # as integers: exact however late it begins
-    left = jnp.clip((steps * 1.0 - elapsed) / jnp.maximum(steps, 1), 0.0, 1.0)
-    return jnp.where((elapsed <= 0) & (steps > 0), 1.0, left)  # XLA multiplies by 1/steps, and 61 * (1/61) is not 1
+    steps, elapsed = jnp.asarray(steps), count - begin  # as integers: exact however late it begins
+    elapsed = as_float(elapsed) if jnp.issubdtype(steps.dtype, jnp.floating) else elapsed
+    left = steps - jnp.clip(elapsed, 0, steps)
+    share = jnp.minimum(as_float(left) / as_float(jnp.maximum(steps, 1)), 1.0)
+    return jnp.where(elapsed < jnp.minimum(steps, 1), 1.0, share)  # XLA multiplies by 1/steps, and 61 * (1/61) is not 1
 
 
 def between(start: Array, end: Array, left: Array) -> Array:

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 
 from gradtx import tree
 from gradtx.clock import ClockState, Hyperparameter, at, tick
-from gradtx.combine.monitor import record
+from gradtx.combine.record import record
 from gradtx.core import GradientTransformation, Params, Updates, transformation
-from gradtx.moments import rms
+from gradtx.moments import rms, shrinkage
+from gradtx.paths import plain
 from gradtx.value import number
 
 
@@ -19,12 +20,12 @@ class clip(GradientTransformation):
         u = min(max(g, -max_delta), max_delta)      real and imaginary parts apart
 
     Args:
-      max_delta: positive, in units of the updates.
+      max_delta: in units of the updates, at least 0; infinity clips nothing.
 
     State: the time. Reads: updates only.
     """
 
-    max_delta: Hyperparameter = number(within="(0, inf)")
+    max_delta: Hyperparameter = number(within="[0, inf]")
 
     def update(self, updates, state, params=None, **extra):
         (bound,) = at(state.count, self.max_delta)
@@ -44,19 +45,19 @@ class clip_by_global_norm(GradientTransformation):
         u = g min(1, max_norm / |g|),    |g| over all leaves, accumulated in float32 or wider
 
     Args:
-      max_norm: positive, in units of the updates.
+      max_norm: in units of the updates, at least 0; infinity clips nothing.
 
     State: the time. Reads: updates only; every leaf once more, for the norm.
     Source: Pascanu, Mikolov, Bengio, On the difficulty of training recurrent neural networks, ICML 2013, Algorithm 1.
-    A norm that is NaN clips nothing: a NaN stays in its own leaf and does not spread to the others. A norm that is
+    A NaN counts as 0 in the norm: it stays in its own entry, and the others are bounded as without it. A norm that is
     infinite (in float32, from 2e19 on) makes finite updates 0.
     """
 
-    max_norm: Hyperparameter = number(within="(0, inf)")
+    max_norm: Hyperparameter = number(within="[0, inf]")
 
     def update(self, updates, state, params=None, **extra):
         (max_norm,) = at(state.count, self.max_norm)
-        factor = max_norm / jnp.fmax(tree.norm(updates), max_norm)  # fmax passes over NaN
+        factor = shrinkage(tree.norm(updates, skip_nan=True), max_norm)
         record(extra, clipped=lambda: factor < 1)
         return tree.map(lambda g: g * factor, updates), ClockState(tick(state.count))
 
@@ -68,19 +69,19 @@ class clip_by_block_rms(GradientTransformation):
         u = g / max(1, rms(g) / threshold),     rms per leaf
 
     Args:
-      threshold: positive, in units of the updates.
+      threshold: in units of the updates, at least 0; infinity clips nothing.
 
     State: the time. Reads: updates only.
-    Source: Shazeer, Stern, Adafactor, ICML 2018, section 6 (arXiv:1804.04235).
+    Source: Shazeer, Stern, Adafactor, ICML 2018, section 6 (arXiv:1804.04235). A NaN as in `clip_by_global_norm`.
     """
 
-    threshold: Hyperparameter = number(within="(0, inf)")
+    threshold: Hyperparameter = number(within="[0, inf]")
 
     def update(self, updates, state, params=None, **extra):
         (threshold,) = at(state.count, self.threshold)
 
         def leaf(g):
-            return g * (threshold / jnp.fmax(rms(g), threshold))
+            return g * shrinkage(rms(g, skip_nan=True), threshold)
 
         return _recorded(extra, updates, tree.map(leaf, updates)), ClockState(tick(state.count))
 
@@ -104,7 +105,7 @@ class zero_nans(GradientTransformation):
     """
 
     def init(self, params):
-        return ZeroNansState(tree.map(lambda p: jnp.zeros((), bool), params))
+        return ZeroNansState(tree.map(lambda p: jnp.full_like(p, False, dtype=bool, shape=()), plain(params)))
 
     def update(self, updates, state, params=None, **extra):
         def leaf(g, _):

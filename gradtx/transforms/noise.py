@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx import keys, tree
-from gradtx.clock import ClockState, Hyperparameter, at, tick
+from gradtx.clock import ClockState, Hyperparameter, as_float, at, tick
 from gradtx.core import GradientTransformation, transformation
+from gradtx.moments import length
 from gradtx.value import number, part
 
 
@@ -38,7 +39,7 @@ class add_noise(GradientTransformation):
 
     def update(self, updates, state, params=None, **extra):
         eta, gamma = at(state.count, self.eta, self.gamma)
-        deviation = jnp.sqrt(eta / (1.0 + state.count) ** gamma)
+        deviation = length(eta * (1 + as_float(state.count)) ** -gamma)
         leaves, structure = jax.tree.flatten(updates)
         key = jax.random.fold_in(keys.typed(self.key), state.count)
         rows = [(g, jax.random.fold_in(key, place)) for place, g in enumerate(leaves)]

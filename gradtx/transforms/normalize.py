@@ -8,7 +8,7 @@ from jax import Array
 from gradtx import tree
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.core import EmptyState, GradientTransformation, require_params, transformation
-from gradtx.moments import rms, root, sums_of_squares
+from gradtx.moments import rms, root, shrinkage, sums_of_squares
 from gradtx.value import number
 
 
@@ -59,7 +59,7 @@ class scale_by_trust_ratio(GradientTransformation):
 
         u = g  trust_coefficient max(|p|, min_norm) / (max(|g|, min_norm) + eps)        u = g where |p| or |g| is 0
 
-    |.| is the L2 norm of a whole leaf.
+    |.| is the L2 norm of a whole leaf, in which NaN counts as 0. Where |g| is infinite, u is 0.
 
     Args:
       min_norm: norms below it count as it. Not negative.
@@ -84,13 +84,15 @@ class scale_by_trust_ratio(GradientTransformation):
 
 def trust_ratio(g: Array, p: Array, coefficient: Any = 1.0, min_norm: Any = 0.0, eps: Any = 0.0) -> Array:
     """coefficient |p| / |g|, as in `scale_by_trust_ratio`."""
-    g_square, p_square = sums_of_squares(g, p)
+    g_square, p_square = sums_of_squares(g, p, True)
     zero = jnp.minimum(g_square, p_square) == 0
     g_norm, p_norm = root(g_square), root(p_square)
     if not (isinstance(min_norm, float) and min_norm == 0):
         zero &= min_norm == 0
         g_norm, p_norm = jnp.maximum(g_norm, min_norm), jnp.maximum(p_norm, min_norm)
-    return jnp.where(zero, 1.0, coefficient * p_norm / jnp.where(zero, 1.0, g_norm + eps))
+    infinite = jnp.isinf(g_norm)
+    ratio = coefficient * p_norm / jnp.where(zero | infinite, 1.0, g_norm + eps)
+    return jnp.where(zero, 1.0, jnp.where(infinite, 0.0, ratio))
 
 
 @transformation
@@ -100,17 +102,19 @@ class scale_by_param_block_rms(GradientTransformation):
         u = g max(rms(p), min_scale),       rms per leaf
         u = g max(rms(p), min_scale) / max(1, rms(g) / clipping_threshold)     with a threshold
 
+    NaN counts as 0 in an rms.
+
     Args:
       min_scale: positive, in units of the parameters; lets a parameter that starts at zero move.
       clipping_threshold: bound on the rms of each leaf of g, as by `clip_by_block_rms` before it, but in one pass over
-        memory for both. Positive; None for none.
+        memory for both. At least 0; None or infinity for none.
 
     State: the time. Reads: params.
     Source: Shazeer, Stern, Adafactor, ICML 2018, sections 6 and 8 (arXiv:1804.04235).
     """
 
     min_scale: Hyperparameter = number(default=1e-3, within="(0, inf)")
-    clipping_threshold: Hyperparameter | None = number(default=None, within="(0, inf)", optional=True)
+    clipping_threshold: Hyperparameter | None = number(default=None, within="[0, inf]", optional=True)
 
     def update(self, updates, state, params=None, **extra):
         (min_scale,) = at(state.count, self.min_scale)
@@ -118,8 +122,8 @@ class scale_by_param_block_rms(GradientTransformation):
 
         def leaf(g, p):
             if threshold is None:
-                return g * jnp.maximum(rms(p), min_scale)
-            g_rms, p_rms = (root(x * (1 / max(g.size, 1))) for x in sums_of_squares(g, p))
-            return g * (jnp.maximum(p_rms, min_scale) * (threshold / jnp.fmax(g_rms, threshold)))
+                return g * jnp.maximum(rms(p, skip_nan=True), min_scale)
+            g_rms, p_rms = (root(x * (1 / max(g.size, 1))) for x in sums_of_squares(g, p, True))
+            return g * (jnp.maximum(p_rms, min_scale) * shrinkage(g_rms, threshold))
 
         return tree.map(leaf, updates, require_params(params, self)), ClockState(tick(state.count))

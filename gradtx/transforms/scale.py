@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from gradtx import tree
 from gradtx.clock import ClockState, Hyperparameter, at, tick
-from gradtx.combine.monitor import record
+from gradtx.combine.record import record
 from gradtx.core import GradientTransformation, transformation
 from gradtx.value import flag, number
 

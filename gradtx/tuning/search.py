@@ -124,13 +124,11 @@ def take(stacked: Stacked, places: ArrayLike) -> Stacked:
 
 def distributions(owner: str, space: Space) -> dict[str, Distribution]:
     """A space's distributions by path, in the order of `jax.tree.leaves`. Raises where there is none."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(space, is_leaf=is_distribution)
-    found = [(paths.name(path) or "space", x) for path, x in leaves if is_distribution(x)]
+    names, leaves = paths.names(space, is_distribution), jax.tree.leaves(space, is_leaf=is_distribution)
+    found = {name or "space": x for name, x in zip(names, leaves, strict=True) if is_distribution(x)}
     if not found:
         raise ValueError(f"`{owner}`: empty search space: {space!r} holds no distribution, such as `log_uniform`.")
-    if len(dict(found)) < len(found):
-        raise ValueError(f"`{owner}`: two distributions have one path: {[name for name, _ in found]}. Rename a key.")
-    return dict(found)
+    return found
 
 
 def fill(space: Space, columns: Sequence[Any], n: int) -> Stacked:

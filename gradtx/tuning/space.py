@@ -143,7 +143,8 @@ class choice(Distribution):
     def perturb(self, key, x, factors=(0.8, 1.2)):
         """Each of the values `x` moves to a neighbour in the order of `values`, up or down, and stays at the ends."""
         values = self.as_array()
-        place = jnp.argmin(jnp.abs(values - jnp.expand_dims(x, -1)), axis=-1)
+        distances = jnp.abs(jnp.expand_dims(values, range(jnp.ndim(x))) - jnp.expand_dims(x, -1))
+        place = jnp.argmin(distances, axis=-1)
         step = jnp.where(jax.random.bernoulli(key, 0.5, jnp.shape(x)), 1, -1)
         return values[jnp.clip(place + step, 0, len(values) - 1)]
 

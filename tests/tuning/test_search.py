@@ -97,11 +97,6 @@ def test_stacked_arrays_keep_their_dtype_and_numbers_meet():
     [
         (lambda: grid(gradtx.sgd(0.1)), ValueError, "`grid`: empty search space: chain.*holds no distribution"),
         (lambda: grid(gradtx.sgd(uniform(0, 1))), ValueError, r"`grid`: 'links/0/learning_rate' is uniform.*geomspace"),
-        (
-            lambda: grid({"a/b": choice([1, 2]), "a": {"b": choice([3])}}),
-            ValueError,
-            r"`grid`: two distributions have one path: \['a/b', 'a/b'\]",
-        ),
         (lambda: random(0, {}, 3), ValueError, "`random`: empty search space"),
         (lambda: random(0, uniform(0, 1), 0), ValueError, "`random`: n must be at least 1, got 0"),
         (lambda: random(0, uniform(0, 1), 1.5), TypeError, "`random`: n must be a whole number, got 1.5 of type float"),
