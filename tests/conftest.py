@@ -10,6 +10,13 @@ settings.load_profile("gradtx")
 
 
 @pytest.fixture
+def strict():
+    """No implicit promotion of dtypes or ranks, as some projects run."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture
 def one_device(monkeypatch):
     """As on a machine with a single device, where nothing is sharded and some formulas take fewer passes."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)

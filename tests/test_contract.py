@@ -11,40 +11,19 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import gradtx
 
 from .catalogue import CATALOGUE
+from .steps import avals, run, step, tree_of
 
 DTYPES = ("float32", "bfloat16", "float16")
+
+
+@pytest.fixture(autouse=True)
+def strict_everywhere(strict):
+    """Every rule holds without implicit promotion."""
 
 
 @pytest.fixture(params=CATALOGUE, scope="module")
 def tx(request):
     return CATALOGUE[request.param]()
-
-
-def tree_of(dtype, seed=0, lead=()):
-    rng = np.random.default_rng(seed)
-    draw = lambda *shape: jnp.asarray(rng.normal(size=lead + shape), dtype)
-    return {"dense": {"kernel": draw(4, 6), "bias": draw(6)}, "scale": draw()}
-
-
-def avals(state):
-    return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state)
-
-
-def convex(params):
-    """A function for methods that read one; the others ignore it. Second derivatives lie between 1 and 2."""
-    return sum(jnp.sum(x**2 / 2 + jnp.logaddexp(x, -x)) for x in jax.tree.leaves(params) if eqx.is_inexact_array(x))
-
-
-def step(tx, params, state, grads):
-    updates, state = tx.update(grads, state, params, value_fn=convex)
-    return gradtx.apply_updates(params, updates), state
-
-
-def run(tx, params, steps=3):
-    state = tx.init(params)
-    for seed in range(1, steps + 1):
-        params, state = step(tx, params, state, tree_of("float32", seed))
-    return params, state
 
 
 @pytest.mark.parametrize("grad_dtype", DTYPES)
@@ -112,7 +91,8 @@ def test_schedules_in_place_of_numbers_change_neither_state_nor_results(tx):
     params = tree_of("float32")
     by_number, by_schedule = jax.jit(lambda p: run(tx, p))(params), jax.jit(lambda p: run(scheduled, p))(params)
     assert avals(by_number) == avals(by_schedule)
-    chex.assert_trees_all_close(by_number, by_schedule, rtol=1e-6)
+    # What a schedule returns is held to an interval first: XLA rounds its products in another order.
+    chex.assert_trees_all_close(by_number, by_schedule, rtol=1e-5, atol=1e-6)
 
 
 def test_vmap_over_stacked_transformations_is_a_run_each(tx):

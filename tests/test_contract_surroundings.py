@@ -1,0 +1,218 @@
+"""The rules hold whatever surrounds a step: manual axes, committed arrays, odd gradients, names and containers."""
+
+import dataclasses
+from typing import NamedTuple
+
+import chex
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+import gradtx
+from gradtx.value import Value
+
+from .catalogue import CATALOGUE
+from .steps import avals, step, tree_of
+
+ONE = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[1:2])
+TWO = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+
+
+@pytest.fixture(autouse=True)
+def strict_everywhere(strict):
+    """As `test_contract`."""
+
+
+@pytest.fixture(params=CATALOGUE, scope="module")
+def tx(request):
+    return CATALOGUE[request.param]()
+
+
+@pytest.fixture(params=CATALOGUE, scope="module")
+def unmasked(request):
+    """For trees with other paths than those of the masks."""
+    if "masked" not in request.param:
+        return CATALOGUE[request.param]()
+    return gradtx.monitor(gradtx.masked(gradtx.adamw(0.1, mask=True), True))
+
+
+def trained(tx, params, grads, steps=2):
+    """Parameters and state after some steps, all of them in one scan."""
+
+    def body(carry, _):
+        return step(tx, *carry, grads), None
+
+    return jax.lax.scan(body, (params, tx.init(params)), length=steps)[0]
+
+
+def test_each_device_of_a_manual_axis_trains_its_own(tx):
+    """Types alone: JAX checks along which axes every value varies while it traces."""
+
+    def per_device(params, grads):
+        alone = lambda x: jax.tree.map(lambda x: x[0], x)
+        return jax.tree.map(lambda x: x[None], trained(tx, alone(params), alone(grads)))
+
+    split = PartitionSpec("data")
+    mapped = jax.shard_map(per_device, mesh=TWO, in_specs=split, out_specs=split)
+    jax.eval_shape(mapped, *[tree_of("float32", seed, lead=(2,)) for seed in (0, 1)])
+
+
+@pytest.mark.parametrize("name", ["adafactor all", "apply_if_finite", "monitor masked", "lamb", "newton cg"])
+def test_a_device_of_a_manual_axis_computes_what_it_would_alone(name):
+    tx, trees = CATALOGUE[name](), [tree_of("float32", seed, lead=(2,)) for seed in (0, 1)]
+    at = lambda i, x: jax.tree.map(lambda x: x[i], x)
+
+    def per_device(params, grads):
+        return jax.tree.map(lambda x: x[None], trained(tx, at(0, params), at(0, grads)))
+
+    split = PartitionSpec("data")
+    together = jax.jit(jax.shard_map(per_device, mesh=TWO, in_specs=split, out_specs=split))(*trees)
+    for i in range(2):
+        alone = jax.jit(lambda i=i: trained(tx, *[at(i, x) for x in trees]))()
+        chex.assert_trees_all_close(at(i, together), alone, rtol=1e-5, atol=1e-6)  # another program: other roundings
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        SingleDeviceSharding(jax.devices()[1]),
+        NamedSharding(ONE, PartitionSpec()),
+        NamedSharding(TWO, PartitionSpec()),
+        NamedSharding(TWO, PartitionSpec(), memory_kind="pinned_host"),
+    ],
+    ids=["a device", "a mesh of one", "a mesh", "the host"],
+)
+def test_state_is_made_where_the_parameters_were_put(tx, place):
+    params = jax.device_put(tree_of("float32"), place)
+    for x in jax.tree.leaves(tx.init(params)):
+        assert x.committed and x.sharding.is_equivalent_to(place, x.ndim)
+        assert x.sharding.memory_kind == jax.tree.leaves(params)[0].sharding.memory_kind
+
+
+@pytest.mark.parametrize(
+    "place", [jax.devices()[1], NamedSharding(ONE, PartitionSpec())], ids=["a device", "mesh of 1"]
+)
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "monitor", "apply_if_finite"])
+def test_the_second_step_on_one_device_compiles_nothing(name, place):
+    tx = CATALOGUE[name]()
+    params, grads = jax.device_put((tree_of("float32"), tree_of("float32", 1)), place)
+    state, compiled, seen = tx.init(params), jax.jit(lambda *args: step(tx, *args)), []
+    params, state = compiled(params, state, grads)
+    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: seen.append(name))
+    try:
+        compiled(params, state, grads)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert not [name for name in seen if "backend_compile" in name]
+
+
+@pytest.mark.parametrize("kind", [jnp.int32, jnp.int8, np.int64, bool])
+def test_integers_are_gradients_of_floating_parameters(tx, kind):
+    params = tree_of("float32")
+    grads = jax.tree.map(lambda p: np.sign(p).astype(kind), params)
+    as_floats = jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), grads)
+    given, wanted = (step(tx, params, tx.init(params), g) for g in (grads, as_floats))
+    chex.assert_trees_all_equal(given, wanted)
+
+
+class Heads(eqx.Module):
+    policy: jax.Array
+    value: jax.Array
+
+
+class Point(NamedTuple):
+    value: jax.Array
+
+
+KERNEL, BIAS = tree_of("float32")["dense"].values()
+NAMED_ODDLY = {
+    "slashes": {"net": {"a/b": KERNEL}, "net/a": {"b": BIAS}, "": {"/": KERNEL}},
+    "fields called value": {"value": Heads(KERNEL, BIAS), "other": [Point(BIAS), {"value": {"value": KERNEL}}]},
+}
+
+
+@pytest.mark.parametrize("params", NAMED_ODDLY.values(), ids=NAMED_ODDLY)
+def test_names_do_not_matter(unmasked, params):
+    names = gradtx.paths.names(params)
+    assert len(set(names)) == len(names)
+    numbered = jax.tree.leaves(params)
+    odd, plain = (step(unmasked, tree, unmasked.init(tree), tree) for tree in (params, numbered))
+    chex.assert_trees_all_equal(jax.tree.leaves(odd[0]), jax.tree.leaves(plain[0]))
+    assert sorted(x.shape for x in jax.tree.leaves(odd[1])) == sorted(x.shape for x in jax.tree.leaves(plain[1]))
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Dense:
+    """A container whose constructor takes matrices alone."""
+
+    def __init__(self, w):
+        if w.ndim != 2 or not jnp.issubdtype(w.dtype, jnp.floating):
+            raise ValueError("w must be a matrix")
+        self.w = w
+
+    def tree_flatten_with_keys(self):
+        return [(jax.tree_util.GetAttrKey("w"), self.w)], None
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        return cls(*children)
+
+
+def test_a_container_may_take_nothing_but_its_arrays(unmasked):
+    strict, plain = [Dense(KERNEL), BIAS], [{"w": KERNEL}, BIAS]
+    outcomes = []
+    for params in (strict, plain):
+        state = unmasked.init(params)
+        first = step(unmasked, params, state, params)
+        second = step(unmasked, *first, first[0])
+        assert [avals(x) for x in jax.tree.leaves(second[1])] == [avals(x) for x in jax.tree.leaves(state)]
+        outcomes.append(jax.tree.leaves((first, second)))
+    assert isinstance(second[0], list)
+    chex.assert_trees_all_equal(*outcomes)
+
+
+def low_ends(tx):
+    """For each float, in the order of `jax.tree.leaves`, the lower end of its interval; NaN if it does not hold it."""
+    if not isinstance(tx, Value):
+        return [end for x in tx for end in low_ends(x)] if isinstance(tx, tuple) else [np.nan] * isinstance(tx, float)
+    found = []
+    for field in dataclasses.fields(tx):
+        x, interval = getattr(tx, field.name), field.metadata.get("interval")
+        if interval is None and not field.metadata.get("static"):
+            found += low_ends(x)
+        elif isinstance(x, float):
+            found.append(interval.low if interval.low in interval and np.isfinite(interval.low) else np.nan)
+    return found
+
+
+def test_a_number_at_the_end_of_its_interval_gives_finite_updates_and_slopes(tx):
+    params = tree_of("float32")
+    floats, others = eqx.partition(tx, lambda x: isinstance(x, float))
+    leaves, structure = jax.tree.flatten(floats)
+    ends = np.array(low_ends(tx))
+    assert len(ends) == len(leaves)
+    if np.all(np.isnan(ends)):
+        return
+    each = np.where(np.eye(len(ends), dtype=bool), ends, np.array(leaves)).astype(np.float32)[~np.isnan(ends)]
+
+    def loss(floats):
+        tx = eqx.combine(structure.unflatten(floats), others)
+        p, state = params, tx.init(params)
+        for scale in (0.0, 1.0, 0.0):
+            p, state = step(tx, p, state, jax.tree.map(lambda x: scale * x, params))
+        return sum(jnp.sum(x**2) for x in jax.tree.leaves(p))
+
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(lambda x: loss(list(x)))))(each)
+    assert np.all(np.isfinite(values)) and np.all(np.isfinite(slopes)), (each, slopes)
+
+
+def test_a_check_for_nan_finds_none_where_gradients_and_parameters_are_zero(tx):
+    params = tree_of("float32")
+    params["dense"]["bias"] = jnp.zeros(6)
+    with jax.debug_nans(True):
+        p, state = params, tx.init(params)
+        for scale in (0.0, 1.0):
+            p, state = step(tx, p, state, jax.tree.map(lambda x: scale * x, params))
