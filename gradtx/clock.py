@@ -83,12 +83,16 @@ def held(owner: Value, *, scalars: bool) -> Any:
         return kept(f"{name} has", interval, x)
 
     def kept(what: str, interval: Interval, x: Any) -> Array:
+        try:
+            x = _wide(jnp.asarray(x))
+        except TypeError as error:
+            raise TypeError(f"`{type(owner).__name__}`: {what} {x!r}, which is no number.") from error
         if scalars and jnp.ndim(x):
             raise ValueError(
                 f"`{type(owner).__name__}`: {what} shape {jnp.shape(x)}, and must be one number. A stacked population "
                 "trains under `jax.vmap`, or by `tuning.run_population`."
             )
-        return interval.nearest(_wide(jnp.asarray(x)))
+        return interval.nearest(x)
 
     changed = {}
     for field in dataclasses.fields(owner):  # pyright: ignore[reportArgumentType]

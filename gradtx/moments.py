@@ -54,7 +54,7 @@ def power(base: float | Array, exponent: Array) -> Array:
 def abs_sq(x: Array, *, skip_nan: bool = False) -> Array:
     """|x|^2, real for complex x; 0 for NaN, if `skip_nan`."""
     square = jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else jnp.square(x)
-    return jnp.where(square >= 0, square, 0) if skip_nan else square  # isnan would read it twice
+    return jnp.where(jnp.isnan(square), 0, square) if skip_nan else square
 
 
 @jax.custom_jvp
@@ -80,50 +80,56 @@ def length(square: Array) -> Array:
 
 
 def shrinkage(size: Array, bound: ArrayLike) -> Array:
-    """The factor at most 1 that brings a size down to a bound: 1 within it, also where both are 0 or both infinite."""
-    beyond = size > bound
-    return jnp.where(beyond, bound / jnp.where(beyond, size, 1), 1)
+    """The factor at most 1 that brings a size down to a bound: 1 within it, also where both are 0 or both infinite.
+
+    0 where the size is NaN: of an array that holds NaN, the other entries become 0.
+    """
+    within = size <= bound
+    return jnp.where(within, 1, jnp.where(jnp.isnan(size), 0, bound / jnp.where(within, 1, size)))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(2,))
-def sums_of_squares(x: Array, y: Array, skip_nan: bool = False) -> tuple[Array, Array]:
-    """The sums of |x|^2 and |y|^2 over all entries, for two arrays of one shape, in one pass over both.
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def sums_of_squares(xs: tuple[Array, ...], skip_nan: bool = False) -> tuple[Array, ...]:
+    """For arrays of one shape, the sum of |x|^2 over all entries of each, in one pass over all of them.
 
-    On one CPU or GPU it is one reduction with two results. XLA computes x anew inside of it; on the CPU, with two
-    reductions, it would write x to memory first. For a TPU two reductions fuse better.
+    On one CPU or GPU it is one reduction with several results. XLA computes x anew inside of it; on the CPU, with
+    several reductions, it would write x to memory first. For a TPU several reductions fuse better.
+
+    Args:
+      skip_nan: NaN counts as 0. On a CPU that costs a pass where an array is alone.
     """
     squares = partial(abs_sq, skip_nan=skip_nan)
-    if not on_one_device() or not _traced(x, y):
-        return _two_sums(squares, x, y)
-    one_pass, two = (partial(sums, squares) for sums in (_sums_in_one_pass, _two_sums))
-    return jax.lax.platform_dependent(x, y, tpu=two, default=one_pass)
+    if len(xs) == 1 or not on_one_device() or not _traced(*xs):
+        return _sums_each(squares, *xs)
+    one_pass, each = (partial(sums, squares) for sums in (_sums_in_one_pass, _sums_each))
+    return jax.lax.platform_dependent(*xs, tpu=each, default=one_pass)
 
 
 @sums_of_squares.defjvp
-def _derivative(skip_nan, primals, tangents):
+def _slopes_of_sums(skip_nan, primals, tangents):
     def slope(x, dx):
         products = (jnp.conj(x) * dx).real
         return 2 * jnp.sum(jnp.where(jnp.isnan(x), 0, products) if skip_nan else products)
 
-    return sums_of_squares(*primals, skip_nan), (slope(primals[0], tangents[0]), slope(primals[1], tangents[1]))
+    return sums_of_squares(*primals, skip_nan), tuple(map(slope, *primals, *tangents))
 
 
-def _two_sums(squares: Callable, x: Array, y: Array) -> tuple[Array, Array]:
-    return jnp.sum(squares(x)), jnp.sum(squares(y))
+def _sums_each(squares: Callable, *xs: Array) -> tuple[Array, ...]:
+    return tuple(jnp.sum(squares(x)) for x in xs)
 
 
-def _sums_in_one_pass(squares: Callable, x: Array, y: Array) -> tuple[Array, Array]:
-    """Of a large array first over the last dimension.
+def _sums_in_one_pass(squares: Callable, *xs: Array) -> tuple[Array, ...]:
+    """Of large arrays first over the last dimension.
 
     Entries are added one after another; where they are too many for float32, `jnp.sum` adds them.
     """
-    sums = squares(x), squares(y)
-    dimensions = range(x.ndim)
-    for axes in (dimensions,) if x.size <= LONG else (dimensions[-1:], dimensions[:-1]):
+    sums = tuple(map(squares, xs))
+    dimensions = range(xs[0].ndim)
+    for axes in (dimensions,) if xs[0].size <= LONG else (dimensions[-1:], dimensions[:-1]):
         if axes and math.prod(sums[0].shape[i] for i in axes) <= LONG:
-            zero, add = np.zeros((), sums[0].dtype), lambda a, b: (a[0] + b[0], a[1] + b[1])
-            sums = jax.lax.reduce(sums, (zero, zero), add, axes)
-    return jnp.sum(sums[0]), jnp.sum(sums[1])
+            zeros, add = [np.zeros((), x.dtype) for x in sums], lambda a, b: tuple(map(jnp.add, a, b))
+            sums = tuple(jax.lax.reduce(sums, tuple(zeros), add, axes))
+    return tuple(map(jnp.sum, sums))
 
 
 def again(*arrays: Array) -> tuple[Array, ...]:
@@ -142,11 +148,11 @@ def _traced(*arrays: Array) -> bool:
     return any(isinstance(x, jax.core.Tracer) for x in arrays)
 
 
-def mean_square(x: Array, *, skip_nan: bool = False) -> Array:
+def mean_square(x: Array) -> Array:
     """The mean of |x|^2 over all entries; 0 for an array without entries."""
-    return jnp.sum(abs_sq(x, skip_nan=skip_nan)) * (1 / max(x.size, 1))
+    return jnp.sum(abs_sq(x)) * (1 / max(x.size, 1))
 
 
-def rms(x: Array, *, skip_nan: bool = False) -> Array:
+def rms(x: Array) -> Array:
     """The `root` of the mean square over all entries, a scalar."""
-    return root(mean_square(x, skip_nan=skip_nan))
+    return root(mean_square(x))

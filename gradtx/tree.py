@@ -16,13 +16,12 @@ from jax import Array
 from jax.interpreters.partial_eval import DynamicJaxprTracer
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from gradtx.moments import abs_sq, length
+from gradtx.moments import length, sums_of_squares
 from gradtx.paths import MismatchError, aligned, is_none, shown, unflatten
 from gradtx.placement import on_one_device, sharding_of
 
 SMALL = 2**14  # entries up to which leaves of one shape are reduced together, ...
-BUNDLE = 16  # ... this many at a time, ...
-TINY = 2**12  # ... as one array if they have fewer entries than this
+BUNDLE = 16  # ... this many at a time
 
 
 # Mapping
@@ -87,8 +86,7 @@ def _shared(fn: Callable, kind: tuple) -> Callable:
         remaining = iter(arrays)
         return fn(*structure.unflatten(x[1] if isinstance(x, tuple) else next(remaining) for x in types))
 
-    name = getattr(fn, "func", fn).__qualname__
-    formula.__name__ = name.replace(".<locals>", "")  # what a profile shows: scale_by_adam.update.leaf
+    formula.__name__ = fn.__qualname__.replace(".<locals>", "")  # what a profile shows: scale_by_adam.update.leaf
     compiled = jax.jit(formula)
     return lambda row: compiled(*filter(_is_array, jax.tree.leaves(row)))
 
@@ -212,34 +210,38 @@ def zeros_without(x: Array, axis: int) -> Array:
 # Norms
 
 
-def norm(tree: Any, *, skip_nan: bool = False) -> Array:
-    """The L2 norm of all leaves together, in float32 or wider: one reduction per leaf, and one of all their sums.
+def norm(tree: Any) -> Array:
+    """The L2 norm of all leaves together, in float32 or wider: one reduction per leaf, and one of all their sums."""
+    return joint_norm(squares(tree))
 
-    Args:
-      skip_nan: NaN counts as 0, so that one entry does not decide for all.
+
+def squares(tree: Any) -> list[Array]:
+    """The sum of |x|^2 over each leaf, in float32 or wider, in the order of the leaves.
+
+    On one device small leaves of one shape are reduced by the dozen. On several they may be sharded in different ways.
     """
-    sums = alike(functools.partial(_sum_of_squares, skip_nan=skip_nan), _bundles(jax.tree.leaves(widen(tree))))
-    with jax.numpy_dtype_promotion("standard"):  # leaves may be of several widths
-        return length(jnp.sum(jnp.stack(sums))) if sums else jnp.zeros(())
-
-
-def _sum_of_squares(*xs: Array, skip_nan: bool) -> Array:
-    """Of arrays of one shape. Tiny ones are stacked: XLA takes long to compile a reduction of few entries."""
-    if len(xs) > 1 and xs[0].size < TINY:
-        xs = (jnp.stack(xs),)
-    return jnp.sum(functools.reduce(jnp.add, [abs_sq(x, skip_nan=skip_nan) for x in xs]))
-
-
-def _bundles(leaves: list[Array]) -> list[tuple[Array, ...]]:
-    """The leaves in groups for one reduction each: on one device small ones that look alike by the dozen, else alone.
-
-    On several devices leaves of one shape may be sharded in different ways, and adding such leaves would move them.
-    """
+    leaves = jax.tree.leaves(widen(tree))
     largest = SMALL if on_one_device() else -1
     groups = {}
     for i, x in enumerate(leaves):
-        groups.setdefault(jax.typeof(x) if x.size <= largest else i, []).append(x)
-    return [tuple(group[i : i + BUNDLE]) for group in groups.values() for i in range(0, len(group), BUNDLE)]
+        groups.setdefault(jax.typeof(x) if x.size <= largest else i, []).append(i)
+    bundles = [group[i : i + BUNDLE] for group in groups.values() for i in range(0, len(group), BUNDLE)]
+    found = alike(_squares, [tuple(leaves[i] for i in bundle) for bundle in bundles])
+    by_place = {i: x for bundle, xs in zip(bundles, found, strict=True) for i, x in zip(bundle, xs, strict=True)}
+    return [by_place[i] for i in range(len(leaves))]
+
+
+def joint_norm(squares: list[Array], *, skip_nan: bool = False) -> Array:
+    """The norm of leaves of which the sums of squares are given; without those that hold NaN, if `skip_nan`."""
+    if not squares:
+        return jnp.zeros(())
+    with jax.numpy_dtype_promotion("standard"):  # leaves may be of several widths
+        together = jnp.stack(squares)
+    return length(jnp.sum(jnp.where(jnp.isnan(together), 0, together) if skip_nan else together))
+
+
+def _squares(*xs: Array) -> tuple[Array, ...]:
+    return sums_of_squares(xs)
 
 
 def _cast(x: Any, dtype: Any) -> Array:

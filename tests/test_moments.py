@@ -39,7 +39,7 @@ def test_squares_of_complex_numbers_are_real():
 def test_the_root_has_a_finite_slope_at_zero():
     assert jax.grad(moments.root)(0.0) == 0
     assert jax.grad(lambda x: 1 / (moments.root(x) + 1e-8))(0.0) == 0
-    np.testing.assert_allclose(moments.root(jnp.array([0.0, 4.0])), [0, 2], atol=2e-19)
+    np.testing.assert_allclose(moments.root(jnp.array([0.0, 4.0])), [0, 2], atol=3e-19)
 
 
 def test_the_rms_of_nothing_is_zero():
@@ -52,7 +52,7 @@ def test_the_rms_of_nothing_is_zero():
 def test_two_sums_of_squares_in_one_pass(one_device, shape, dtype):
     rng = np.random.default_rng(1)
     x, y = (np.asarray(rng.normal(size=shape), dtype) * dtype(1 + 1j if dtype is np.complex64 else 1) for _ in range(2))
-    sums = jax.jit(lambda x, y: moments.sums_of_squares(x, y))(x, y)
+    sums = jax.jit(lambda x, y: moments.sums_of_squares((x, y)))(x, y)
     assert [s.dtype for s in sums] == [jnp.float32] * 2
     # float32: a sum of n positive numbers rounds by less than n / 2 units of 6e-8, in practice by far less
     np.testing.assert_allclose(sums, [np.sum(np.abs(z.astype(np.complex128)) ** 2) for z in (x, y)], rtol=1e-5)
@@ -60,7 +60,7 @@ def test_two_sums_of_squares_in_one_pass(one_device, shape, dtype):
 
 def test_equal_entries_do_not_stall_the_sum(one_device):
     ones = jnp.ones((2, 3 * 2**14)), jnp.ones((2, 3 * 2**14))
-    sums = jax.jit(lambda x, y: moments.sums_of_squares(x, y))
+    sums = jax.jit(lambda x, y: moments.sums_of_squares((x, y)))
     assert sums(*ones) == (6 * 2**14, 6 * 2**14)
     tenth = jnp.full((512, 2**14), 0.1)
     exact = 512 * 2**14 * np.float64(np.float32(0.1)) ** 2
@@ -69,12 +69,12 @@ def test_equal_entries_do_not_stall_the_sum(one_device):
 
 def test_the_slope_of_two_sums_is_that_of_each(one_device):
     x, y = jnp.arange(6.0).reshape(2, 3), jnp.ones((2, 3))
-    together = jax.grad(lambda x, y: jnp.vdot(jnp.array([2.0, 3.0]), jnp.stack(moments.sums_of_squares(x, y))), (0, 1))
+    together = jax.grad(lambda x, y: jnp.vdot(jnp.array([2.0, 3.0]), jnp.stack(moments.sums_of_squares((x, y)))), (0, 1))
     np.testing.assert_array_equal(together(x, y), (4 * x, 6 * y))
     np.testing.assert_array_equal(jax.jit(together)(x, y), (4 * x, 6 * y))
     z = jnp.array([1 + 2j])
     np.testing.assert_array_equal(
-        jax.grad(lambda z: moments.sums_of_squares(z, z)[0])(z), jax.grad(lambda z: jnp.sum(moments.abs_sq(z)))(z)
+        jax.grad(lambda z: moments.sums_of_squares((z, z))[0])(z), jax.grad(lambda z: jnp.sum(moments.abs_sq(z)))(z)
     )
 
 

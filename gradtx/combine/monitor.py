@@ -142,7 +142,7 @@ def _norm_and_ratios(updates: Any, ratios: Any, params: Any) -> tuple[Array, Any
         return tree.norm(updates), ratios
 
     def leaf(u, _, p):
-        u_square, p_square = sums_of_squares(u, p)
+        u_square, p_square = sums_of_squares((u, p))
         return u_square, jnp.where(p_square == 0, 0, length(u_square / jnp.where(p_square == 0, 1, p_square)))
 
     squares, ratios = tree.unzip_map(leaf, updates, ratios, params, outputs=2)

@@ -42,8 +42,9 @@ class Schedule(Value):
 def _signed(count: ArrayLike) -> Array:
     """A count as an int32, or an int64 where JAX has them; a count beyond is the largest. A floating one stays."""
     widest = jnp.iinfo(jnp.result_type(int))
-    if isinstance(count, (int, np.integer, np.ndarray)) and np.asarray(count).dtype.kind in "iuO":
-        return jnp.asarray(np.clip(count, int(widest.min), int(widest.max)).astype(widest.dtype))
+    if isinstance(count, (int, np.integer, np.ndarray)) and (known := np.asarray(count)).dtype.kind in "iuO":
+        known = known.astype(object)  # Python's integers, which have no largest
+        return jnp.asarray(np.clip(known, int(widest.min), int(widest.max)), widest.dtype)
     count = jnp.asarray(count)
     if not jnp.issubdtype(count.dtype, jnp.integer):
         return count

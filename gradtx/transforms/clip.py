@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from gradtx import tree
@@ -49,17 +50,21 @@ class clip_by_global_norm(GradientTransformation):
 
     State: the time. Reads: updates only; every leaf once more, for the norm.
     Source: Pascanu, Mikolov, Bengio, On the difficulty of training recurrent neural networks, ICML 2013, Algorithm 1.
-    A NaN counts as 0 in the norm: it stays in its own entry, and the others are bounded as without it. A norm that is
-    infinite (in float32, from 2e19 on) makes finite updates 0.
+    A norm that is infinite (in float32, from 2e19 on) makes finite updates 0. A leaf that holds NaN has no norm: the
+    others are bounded as without it, and what stands beside the NaN becomes 0, whatever the bound.
     """
 
     max_norm: Hyperparameter = number(within="[0, inf]")
 
     def update(self, updates, state, params=None, **extra):
         (max_norm,) = at(state.count, self.max_norm)
-        factor = shrinkage(tree.norm(updates, skip_nan=True), max_norm)
+        squares = tree.squares(updates)
+        factor = shrinkage(tree.joint_norm(squares, skip_nan=True), max_norm)
         record(extra, clipped=lambda: factor < 1)
-        return tree.map(lambda g: g * factor, updates), ClockState(tick(state.count))
+        factor, squares = jax.lax.optimization_barrier((factor, squares))  # or XLA computes them anew for every leaf
+        leaf = lambda g, square: g * jnp.where(jnp.isnan(square), 0, factor)
+        squares = jax.tree.unflatten(jax.tree.structure(plain(updates)), squares)
+        return tree.map(leaf, updates, squares), ClockState(tick(state.count))
 
 
 @transformation
@@ -72,7 +77,7 @@ class clip_by_block_rms(GradientTransformation):
       threshold: in units of the updates, at least 0; infinity clips nothing.
 
     State: the time. Reads: updates only.
-    Source: Shazeer, Stern, Adafactor, ICML 2018, section 6 (arXiv:1804.04235). A NaN as in `clip_by_global_norm`.
+    Source: Shazeer, Stern, Adafactor, ICML 2018, section 6 (arXiv:1804.04235). NaN as in `clip_by_global_norm`.
     """
 
     threshold: Hyperparameter = number(within="[0, inf]")
@@ -81,7 +86,7 @@ class clip_by_block_rms(GradientTransformation):
         (threshold,) = at(state.count, self.threshold)
 
         def leaf(g):
-            return g * shrinkage(rms(g, skip_nan=True), threshold)
+            return g * shrinkage(rms(g), threshold)
 
         return _recorded(extra, updates, tree.map(leaf, updates)), ClockState(tick(state.count))
 

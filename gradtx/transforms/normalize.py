@@ -84,7 +84,7 @@ class scale_by_trust_ratio(GradientTransformation):
 
 def trust_ratio(g: Array, p: Array, coefficient: Any = 1.0, min_norm: Any = 0.0, eps: Any = 0.0) -> Array:
     """coefficient |p| / |g|, as in `scale_by_trust_ratio`."""
-    g_square, p_square = sums_of_squares(g, p, True)
+    g_square, p_square = sums_of_squares((g, p), skip_nan=True)
     zero = jnp.minimum(g_square, p_square) == 0
     g_norm, p_norm = root(g_square), root(p_square)
     if not (isinstance(min_norm, float) and min_norm == 0):
@@ -102,7 +102,7 @@ class scale_by_param_block_rms(GradientTransformation):
         u = g max(rms(p), min_scale),       rms per leaf
         u = g max(rms(p), min_scale) / max(1, rms(g) / clipping_threshold)     with a threshold
 
-    NaN counts as 0 in an rms.
+    With a threshold, NaN counts as 0 in both.
 
     Args:
       min_scale: positive, in units of the parameters; lets a parameter that starts at zero move.
@@ -122,8 +122,8 @@ class scale_by_param_block_rms(GradientTransformation):
 
         def leaf(g, p):
             if threshold is None:
-                return g * jnp.maximum(rms(p, skip_nan=True), min_scale)
-            g_rms, p_rms = (root(x * (1 / max(g.size, 1))) for x in sums_of_squares(g, p, True))
+                return g * jnp.maximum(rms(p), min_scale)
+            g_rms, p_rms = (root(x * (1 / max(g.size, 1))) for x in sums_of_squares((g, p), skip_nan=True))
             return g * (jnp.maximum(p_rms, min_scale) * shrinkage(g_rms, threshold))
 
         return tree.map(leaf, updates, require_params(params, self)), ClockState(tick(state.count))
