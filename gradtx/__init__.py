@@ -1,5 +1,9 @@
 """Composable gradient transformations for JAX: pure `(init, update)` pairs that are values."""
 
+from contextlib import suppress as _suppress
+
+from jax.export import register_namedtuple_serialization as _register
+
 from gradtx import tuning as tuning
 from gradtx.apply import apply_updates as apply_updates
 from gradtx.clock import ClockState as ClockState
@@ -95,3 +99,8 @@ from gradtx.transforms.normalize import scale_by_trust_ratio as scale_by_trust_r
 from gradtx.transforms.scale import scale as scale
 from gradtx.transforms.scale import scale_by_learning_rate as scale_by_learning_rate
 from gradtx.transforms.scale import scale_by_schedule as scale_by_schedule
+
+for _name, _class in (globals() | vars(tuning)).items():  # so that `jax.export` can write a step with its states
+    if isinstance(_class, type) and issubclass(_class, tuple) and hasattr(_class, "_fields"):
+        with _suppress(ValueError):  # registered already: the module was loaded again
+            _register(_class, serialized_name=f"gradtx.{_name}")

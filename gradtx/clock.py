@@ -32,7 +32,7 @@ def tick(count: Array) -> Array:
     Raises:
       ValueError: the count is no scalar, as in a stacked state outside of `jax.vmap`: it would be broadcast.
     """
-    if jnp.ndim(count):
+    if getattr(count, "ndim", 0):
         raise ValueError(
             f"the state's count has shape {jnp.shape(count)}, and must be one number: a stacked state is updated under "
             "`jax.vmap`, or by `tuning.run_population`."

@@ -29,7 +29,8 @@ class Interval:
         """
         low, high = self._ends(jnp.result_type(x))
         if isinstance(x, (int, float)):
-            return min(max(x, x if low is None else low), x if high is None else high)
+            x = x if low is None else max(x, low)
+            return x if high is None else min(x, high)
         x = x if low is None else jnp.where(x < low, low, x)
         return x if high is None else jnp.where(x > high, high, x)
 

@@ -206,3 +206,121 @@ def test_decay_shrinks_complex_parameters():
     z = jnp.array([1 + 2j])
     updates, _ = tx.update(jnp.zeros(1, complex), tx.init(z), z)
     np.testing.assert_allclose(gradtx.apply_updates(z, updates), [0.5 + 1j])
+
+
+class signed_adam(gradtx.scale_by_adam):
+    """Extends both methods, and is not even decorated."""
+
+    def init(self, params):
+        return super().init(params)
+
+    def update(self, updates, state, params=None, **extra):
+        updates, state = super().update(updates, state, params, **extra)
+        return jax.tree.map(jnp.sign, updates), state
+
+
+class twice(signed_adam):
+    def update(self, updates, state, params=None, **extra):
+        updates, state = super().update(updates, state, params, **extra)
+        return jax.tree.map(lambda u: 2 * u, updates), state
+
+
+class Thrice:
+    """Mixed in: no transformation itself."""
+
+    def update(self, updates, state, params=None, **extra):
+        updates, state = super().update(updates, state, params, **extra)
+        return jax.tree.map(lambda u: 3 * u, updates), state
+
+
+class thrice(Thrice, signed_adam):
+    pass
+
+
+class by_name(gradtx.scale_by_adam):
+    def update(self, updates, state, params=None):
+        updates, state = gradtx.scale_by_adam.update(self, updates, state, params)
+        return jax.tree.map(jnp.sign, updates), state
+
+
+@pytest.mark.parametrize("wrap", [lambda tx: tx, gradtx.chain, gradtx.monitor, gradtx.apply_if_finite])
+@pytest.mark.parametrize(("kind", "factor"), [(signed_adam, 1), (twice, 2), (thrice, 3), (by_name, 1)])
+def test_a_formula_extends_another_by_super(kind, factor, wrap):
+    tx, p = wrap(kind(b1=0.5)), jnp.array([2.0, -1.0, 3.0], jnp.bfloat16)
+    state = tx.init(p)
+    for _ in range(2):
+        updates, state = jax.jit(tx.update)(p, state, p)
+    assert updates.dtype == jnp.float32 and updates.tolist() == [factor, -factor, factor]
+
+
+def test_super_of_what_has_no_formula_says_so():
+    class nothing(gradtx.GradientTransformation):
+        def init(self, params):
+            return super().init(params)
+
+        def update(self, updates, state, params=None):
+            return super().update(updates, state, params)
+
+    assert nothing().init(1.0).count == 0
+    with pytest.raises(TypeError, match="`nothing` has no `update`: write one in the class"):
+        nothing().update(1.0, nothing().init(1.0))
+
+
+@gradtx.transformation
+class without_params(gradtx.GradientTransformation):
+    def update(self, updates, state):
+        return updates / 2, state
+
+
+@gradtx.transformation
+class by_value(gradtx.GradientTransformation):
+    def update(self, updates, state, params=None, *, value):
+        return updates * value / 6, state
+
+
+PLAIN = [
+    lambda updates, state: (updates / 2, state),
+    lambda updates, state, params=None: (updates / 2, state),
+    lambda updates, state, *, params: (updates * params / 2, state),
+    lambda updates, state, params=None, *, value: (updates * value / 6, state),
+    lambda *args, value=0: (args[0] * value / 6, args[1]),
+    lambda updates, state, params, **extra: (updates * extra["value"] / 6, state),
+]
+ODD = [without_params(), by_value(), *[gradtx.GradientTransformation(lambda params: (), update) for update in PLAIN]]
+
+
+@pytest.mark.parametrize("wrap", [lambda tx: tx, gradtx.chain, gradtx.monitor, lambda tx: gradtx.masked(tx, True)])
+@pytest.mark.parametrize("tx", ODD)
+def test_a_formula_is_given_what_it_names(tx, wrap):
+    tx, p = wrap(tx), jnp.ones(2)
+    assert tx.update(p, tx.init(p), p, value=3.0, other=1)[0].tolist() == [0.5, 0.5]
+
+
+def test_what_it_names_and_nobody_gives_is_missed():
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'value'"):
+        by_value().update(1.0, by_value().init(1.0), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("params", "grads", "message"),
+    [
+        (None, {"a": jnp.array([1, 2])}, r'`chain`: updates\["a"\] holds integers: give `params` too'),
+        ({"a": jnp.ones(1)}, {"a": jnp.ones(1, jnp.complex64)}, r'`chain`: updates\["a"\] is complex, and its param'),
+    ],
+)
+def test_a_gradient_that_cannot_be_one_is_named(params, grads, message):
+    tx = gradtx.sgd(0.1)
+    with pytest.raises(ValueError, match=message):
+        tx.update(grads, tx.init(grads), params)
+
+
+def test_the_parameters_dtype_decides_what_is_passed_over():
+    params = {"votes": jnp.ones(2), "steps": jnp.arange(2), "none": jnp.ones(2)}
+    grads = {"votes": np.array([1, -2]), "steps": jnp.ones(2), "none": np.zeros(2, jax.dtypes.float0)}
+    tx = gradtx.sgd(0.1)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    np.testing.assert_allclose(updates["votes"], [-0.1, 0.2], rtol=1e-6)
+    assert updates["steps"].tolist() == [0, 0] and updates["steps"].dtype == params["steps"].dtype
+    moved = gradtx.apply_updates(params, updates)
+    assert moved["none"].tolist() == [1, 1] and moved["steps"] is params["steps"]
+    assert gradtx.apply_updates({"a": jnp.ones(2)}, {"a": np.array([1, 2])})["a"].tolist() == [2, 3]

@@ -69,7 +69,9 @@ def test_equal_entries_do_not_stall_the_sum(one_device):
 
 def test_the_slope_of_two_sums_is_that_of_each(one_device):
     x, y = jnp.arange(6.0).reshape(2, 3), jnp.ones((2, 3))
-    together = jax.grad(lambda x, y: jnp.vdot(jnp.array([2.0, 3.0]), jnp.stack(moments.sums_of_squares((x, y)))), (0, 1))
+    together = jax.grad(
+        lambda x, y: jnp.vdot(jnp.array([2.0, 3.0]), jnp.stack(moments.sums_of_squares((x, y)))), (0, 1)
+    )
     np.testing.assert_array_equal(together(x, y), (4 * x, 6 * y))
     np.testing.assert_array_equal(jax.jit(together)(x, y), (4 * x, 6 * y))
     z = jnp.array([1 + 2j])

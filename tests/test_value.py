@@ -92,3 +92,34 @@ def test_a_bare_function_is_wrapped_and_a_pytree_with_call_is_kept():
     assert isinstance(point(double).x, Function) and point(double).x(3) == 6
     partial = jax.tree_util.Partial(jnp.multiply, 2.0)
     assert point(partial).x is partial
+
+
+def test_a_scalar_array_becomes_a_number_so_that_others_keep_the_value_as_static():
+    for one in (jnp.float32(0.5), np.float64(0.5), np.array(0.5), jnp.bfloat16(0.5)):
+        assert type(point(one).x) is float and point(one) == point(0.5) and hash(point(one)) == hash(point(0.5))
+    assert type(point(steps=jnp.int32(4)).steps) is int
+
+
+def test_what_rounds_out_of_its_interval_is_refused():
+    below = 2 - 1e-8
+    with pytest.raises(ValueError, match=r"`point`: x must lie in \[0, 2\), got 1.99999999, which is 2.0 in float32"):
+        point(below)
+    with jax.enable_x64(True):
+        assert point(below).x == below
+    with pytest.raises(ValueError, match=r"x must lie in \[0, 2\), got 2.0"):
+        point(jnp.array([1.0, 2.0]))  # entries that are known are checked
+
+
+def test_arrays_on_different_devices_compare():
+    one, other = (jax.device_put(jnp.ones(2), device) for device in jax.devices()[:2])
+    assert point(one) == point(other)
+    key, same = (jax.device_put(jax.random.split(jax.random.key(0)), device) for device in jax.devices()[:2])
+    assert gradtx.add_noise(0.1, 0.5, key) == gradtx.add_noise(0.1, 0.5, same)
+
+
+def test_a_subclass_that_is_not_decorated_is_a_value_when_it_is_first_built():
+    class further(point):
+        y: float = 3.0
+
+    assert repr(further(1.5, y=2.0)).startswith("further(x=1.5") and jax.tree.leaves(further(1.5))[0] == 1.5
+    assert further(1.5) == further(1.5) != point(1.5)

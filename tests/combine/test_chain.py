@@ -43,6 +43,37 @@ def test_links_of_a_kind_are_numbered_also_across_chains():
     assert list(thrice.init(PARAMS)) == ["count", "trace", "trace_2", "trace_3"]
 
 
+def test_names_that_the_caller_gave_are_kept_and_new_ones_are_free():
+    links = [gradtx.trace(0.9), gradtx.trace(0.5), gradtx.trace(0.1), gradtx.trace(0.2)]
+    named = gradtx.named_chain(("trace_2", links[0]), ("trace", links[1]))
+    tx = gradtx.chain(named, *links[2:])
+    assert tx.names == ("trace_2", "trace", "trace_3", "trace_4")
+    assert gradtx.chain(links[2], named, links[3]).names == ("trace_3", "trace_2", "trace", "trace_4")
+    assert gradtx.chain(named, named).names == ("trace_2", "trace", "trace_2_2", "trace_3")
+    assert gradtx.chain(tx, gradtx.chain(*links[2:])).names == (*tx.names, "trace_5", "trace_6")
+    assert eval(repr(tx), vars(gradtx).copy()) == tx
+    x, (state, states) = jnp.ones(()), (tx.init(jnp.ones(())), [link.init(jnp.ones(())) for link in links])
+    for _ in range(3):
+        updates, state = tx.update(x, state)
+        expected = x
+        for i, link in enumerate(links):
+            expected, states[i] = link.update(expected, states[i])
+    assert updates == pytest.approx(expected)
+
+
+def test_a_link_may_be_called_count():
+    class count(gradtx.GradientTransformation):
+        def init(self, params):
+            return {"seen": jnp.zeros(())}
+
+        def update(self, updates, state):
+            return updates, {"seen": state["seen"] + 1}
+
+    tx = gradtx.chain(count(), count())
+    _, state = tx.update(jnp.ones(()), tx.init(jnp.ones(())))
+    assert state == {"count": 1, "count_2": {"seen": 1}, "count_3": {"seen": 1}}
+
+
 def test_links_act_in_order():
     tx = gradtx.chain(gradtx.scale(10.0), gradtx.clip(1.0), gradtx.scale(0.5))
     updates, _ = tx.update(jnp.array([0.01, 3.0]), tx.init(jnp.ones(2)))

@@ -1,3 +1,5 @@
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -63,6 +65,73 @@ def test_a_module_that_can_be_called_is_a_tree_not_a_function():
     mask = eqx.tree_at(lambda m: (m.weight, m.bias), model, (True, False))
     state = gradtx.masked(gradtx.trace(0.9), mask).init(model)
     assert gradtx.paths.names(state) == ["count", "trace/weight"]
+
+
+COLLIDING = {"net": {"a/b": jnp.ones(2)}, "net/a": {"b": jnp.ones(2)}}
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        {"net": {"a/b": False}, "net/a": {"b": True}},
+        {"net": False, "net/a": True},
+        lambda params: {"net": {"a/b": False}, "net/a": {"b": True}},
+        r'^\["net/a"\]',
+    ],
+)
+def test_keys_that_hold_the_separator_are_keys(mask):
+    tx = gradtx.add_decayed_weights(0.5, mask)
+    updates, _ = tx.update(COLLIDING, tx.init(COLLIDING), COLLIDING)
+    assert updates["net"]["a/b"].tolist() == [1, 1] and updates["net/a"]["b"].tolist() == [1.5, 1.5]
+    if not callable(mask):
+        assert eval(repr(tx), vars(gradtx).copy()) == tx
+
+
+def test_a_joined_path_that_may_mean_two_leaves_is_refused():
+    tx = gradtx.add_decayed_weights(0.5, {"net/a/b": True})
+    with pytest.raises(ValueError, match=r"the mask's 'net/a/b' may mean \('net', 'a/b'\) or \('net/a', 'b'\): write"):
+        tx.update(COLLIDING, tx.init(COLLIDING), COLLIDING)
+
+
+class Heads(eqx.Module):
+    policy: jax.Array
+    value: jax.Array
+
+
+@pytest.mark.parametrize("mask", ["^value$", {"policy": False, "value": True}, Heads(False, True)])
+def test_a_field_called_value_is_a_field(mask):
+    heads = Heads(jnp.ones(2), jnp.ones(2))
+    updates, _ = gradtx.chain(gradtx.masked(gradtx.scale(2.0), mask)).update(heads, {"count": jnp.int32(0)}, heads)
+    assert updates.policy.tolist() == [1, 1] and updates.value.tolist() == [2, 2]
+
+
+def matrices(least, scale, params):
+    return jax.tree.map(lambda p: p.ndim >= least and bool(scale), params)
+
+
+class Chooses(eqx.Module):
+    """A module that is called as a function, and one that holds numbers."""
+
+    least: float = 2.0
+
+    def __call__(self, params):
+        return matrices(self.least, 1, params)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        jax.tree_util.Partial(matrices, 2, True),
+        functools.partial(matrices, 2, True),
+        jax.tree_util.Partial(lambda params: matrices(2, True, params)),
+        Chooses(),
+    ],
+    ids=["Partial", "partial", "Partial of nothing", "module"],
+)
+def test_a_function_may_be_a_pytree(mask):
+    tx = gradtx.masked(gradtx.scale(2.0), mask)
+    updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+    assert updates["dense"]["kernel"][0, 0] == 2 and updates["norm"]["scale"][0] == 1
 
 
 @pytest.mark.parametrize(

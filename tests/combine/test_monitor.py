@@ -158,11 +158,66 @@ def test_a_transformation_of_ones_own_reports():
     assert gradtx.metrics(state)["skipped_steps"] == 1
 
 
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gradtx.adafactor(gradtx.linear_schedule(0.01, 0.0, 10)),
+        gradtx.adafactor(0.01, momentum=0.9, weight_decay_rate=1e-3),
+        gradtx.adafactor(0.01, multiply_by_parameter_scale=False),
+        gradtx.chain(gradtx.sgd(0.1), gradtx.scale_by_learning_rate(0.1, flip_sign=False)),
+        gradtx.apply_if_finite(gradtx.adafactor(0.01)),
+        gradtx.apply_if_finite(gradtx.apply_if_finite(gradtx.adafactor(0.01))),
+    ],
+)
+def test_the_rate_is_that_of_all_links_together(tx):
+    tx = gradtx.monitor(tx)
+    _, state = jax.jit(tx.update)(GRADS[0], tx.init(PARAMS), PARAMS)
+    np.testing.assert_allclose(gradtx.metrics(state)["learning_rate"], 0.01, rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrap", [lambda tx: tx, gradtx.apply_if_finite, lambda tx: gradtx.masked(tx, True)])
+def test_each_group_has_its_rate(wrap):
+    kernels, biases = gradtx.masked(gradtx.adamw(SCHEDULE), "kernel"), gradtx.masked(gradtx.sgd(0.01), "bias")
+    half = gradtx.scale_by_learning_rate(0.5, flip_sign=False)
+    tx = gradtx.monitor(wrap(gradtx.chain(kernels, biases, gradtx.masked(gradtx.masked(half, "bias"), "dense"))))
+    state = tx.init(PARAMS)
+    for t in range(2):
+        _, state = jax.jit(tx.update)(GRADS[0], state, PARAMS)
+        found = gradtx.metrics(state)
+        np.testing.assert_allclose(found["learning_rate/dense/kernel"], SCHEDULE(t), rtol=1e-6)
+        np.testing.assert_allclose(found["learning_rate/dense/bias"], 0.005, rtol=1e-6)
+        assert found["learning_rate"] == found["learning_rate/dense/kernel"]
+
+
+def test_a_leaf_that_nothing_multiplies_has_rate_zero():
+    tx = gradtx.monitor(gradtx.masked(gradtx.sgd(0.1), "kernel"))
+    _, state = tx.update(GRADS[0], tx.init(PARAMS))
+    assert gradtx.metrics(state)["learning_rate/dense/bias"] == 0
+
+
+def test_metrics_of_colliding_paths_are_kept_apart():
+    params = {"net": {"a/b": jnp.ones(2)}, "net/a": {"b": jnp.full(2, 2.0)}}
+    tx = gradtx.monitor(gradtx.sgd(0.1))
+    _, state = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    found = gradtx.metrics(state)
+    np.testing.assert_allclose(found['update_ratio/["net"]["a/b"]'], 0.1, rtol=1e-6)
+    np.testing.assert_allclose(found['update_ratio/["net/a"]["b"]'], 0.05, rtol=1e-6)
+
+
 def test_nothing_is_computed_for_nobody():
     def never():
         raise AssertionError("called without a monitor")
 
     gradtx.record({}, clipped=never)
+    gradtx.record(clipped=never)
+
+    class whispers(gradtx.GradientTransformation):
+        def update(self, updates, state):
+            jax.lax.cond(True, lambda: gradtx.record(clipped=never), lambda: None)
+            return updates, state
+
+    for tx in (whispers(), gradtx.monitor(whispers()), gradtx.apply_if_finite(gradtx.masked(whispers(), True))):
+        tx.update(GRADS[0], tx.init(PARAMS), PARAMS)
 
 
 def test_it_works_stacked():

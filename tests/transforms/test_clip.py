@@ -188,3 +188,81 @@ def test_a_nan_gradient_does_not_enter_the_means_behind_it():
     for bad in [1.0, np.nan, 1.0, 1.0]:
         updates, state = tx.update(jnp.array([bad, 1.0]), state, g)
         assert np.all(np.isfinite(updates))
+
+
+BOUNDS = {
+    "clip": gradtx.clip,
+    "clip_by_global_norm": gradtx.clip_by_global_norm,
+    "clip_by_block_rms": gradtx.clip_by_block_rms,
+    "scale_by_param_block_rms": lambda bound: gradtx.scale_by_param_block_rms(clipping_threshold=bound),
+    "adafactor": lambda bound: gradtx.chain(
+        gradtx.adafactor(1.0, 2, clipping_threshold=bound, multiply_by_parameter_scale=False), gradtx.scale(-1.0)
+    ),
+}
+
+
+def bounded(name, bound, g):
+    tx, p = BOUNDS[name](bound), jnp.ones_like(g)
+    return jax.jit(lambda g: tx.update(g, tx.init(p), p)[0])(g)
+
+
+@pytest.mark.parametrize("bound", [0.0, lambda t: 0.0 * t, lambda t: -1.0], ids=["0", "schedule", "below"])
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_bound_of_zero_makes_zeros_of_anything(name, bound):
+    for g in (jnp.zeros((3, 2)), jnp.ones((3, 2)), jnp.full((3, 2), 1e15)):
+        np.testing.assert_array_equal(bounded(name, bound, g), 0)
+
+
+@pytest.mark.parametrize("bound", [np.inf, jnp.float32(jnp.inf), lambda t: jnp.inf], ids=["inf", "array", "schedule"])
+@pytest.mark.parametrize("name", BOUNDS)
+def test_an_infinite_bound_changes_nothing(name, bound):
+    for g in (jnp.zeros((3, 2)), jnp.ones((3, 2)), jnp.full((3, 2), 1e15), jnp.array([[1e30, 1.0]])):
+        if name != "adafactor":
+            np.testing.assert_array_equal(bounded(name, bound, g), g)
+        elif g.max() < 1e16:  # its squares do not overflow
+            np.testing.assert_allclose(bounded(name, bound, g), jnp.sign(g), rtol=1e-5)
+
+
+def test_a_bound_that_falls_to_zero_stays_differentiable():
+    def total(bound, g):
+        return jnp.sum(gradtx.clip_by_global_norm(bound).update(g, gradtx.ClockState(jnp.int32(0)))[0])
+
+    for bound, g, slope in ((0.0, jnp.array([3.0, 4.0]), 1.4), (0.0, jnp.zeros(2), 0.0), (np.inf, jnp.ones(2), 0.0)):
+        assert jax.grad(total)(jnp.float32(bound), g) == pytest.approx(slope)
+        assert jnp.all(jnp.isfinite(jax.grad(total, 1)(jnp.float32(bound), g)))
+
+
+@pytest.mark.parametrize("devices", ["several", "one"])
+def test_a_leaf_with_nan_neither_spreads_nor_lets_the_rest_through(devices, request):
+    if devices == "one":
+        request.getfixturevalue("one_device")
+    g = {"a": jnp.array([np.nan, 1e6]), "b": jnp.array([3e6, 0.0]), "c": [jnp.array([4e6])], "d": jnp.full(2, np.nan)}
+    for run in (lambda f: f, jax.jit):
+        tx = gradtx.clip_by_global_norm(1.0)
+        u = run(lambda g, tx=tx: tx.update(g, tx.init(g))[0])(g)
+        np.testing.assert_allclose(u["a"], [np.nan, 0])
+        np.testing.assert_allclose(u["b"], [0.6, 0], rtol=1e-6)
+        np.testing.assert_allclose(u["c"][0], [0.8], rtol=1e-6)
+        tx = gradtx.clip_by_block_rms(1.0)
+        u = run(lambda g, tx=tx: tx.update(g, tx.init(g))[0])(g)
+        np.testing.assert_allclose(u["a"], [np.nan, 0])
+        np.testing.assert_allclose(u["b"], [2**0.5, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("devices", ["several", "one"])
+@pytest.mark.parametrize("make", [gradtx.scale_by_trust_ratio, gradtx.scale_by_lars, gradtx.scale_by_lamb])
+def test_a_nan_counts_as_zero_in_a_trust_ratio(make, devices, request):
+    if devices == "one":
+        request.getfixturevalue("one_device")
+    p, g = jnp.full(3, 2.0), jnp.array([3.0, np.nan, 4.0])
+    tx = make()
+    update = jax.jit(lambda g: tx.update(g, tx.init(p), p)[0])
+    spoiled, whole = update(g), update(jnp.nan_to_num(g))
+    assert jnp.isnan(spoiled[1])
+    np.testing.assert_allclose(spoiled[::2], whole[::2], rtol=1e-6)
+
+
+def test_an_infinite_norm_makes_finite_updates_zero():
+    p, g = jnp.ones(3), jnp.full(3, 1e30)
+    for tx in (gradtx.scale_by_trust_ratio(), gradtx.scale_by_trust_ratio(min_norm=lambda t: jnp.inf)):
+        assert jnp.all(tx.update(g, tx.init(p), p)[0] == 0)
