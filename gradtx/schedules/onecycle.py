@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.clock import Hyperparameter, arrays_at
+from gradtx.clock import Hyperparameter, arrays_at, as_float
 from gradtx.schedules.schedule import POSITIVE_STEPS, Schedule, Steps
 from gradtx.schedules.transition import half_cosine, through
 from gradtx.value import number, value
@@ -93,4 +93,5 @@ class cosine_onecycle_schedule(Schedule):
 
 def _share(steps: Steps, fraction: Any) -> Any:
     """The whole steps in a fraction of `steps`. A millionth more, or 0.29 of 100 would be 28 by a rounding error."""
-    return jnp.minimum(jnp.floor(fraction * steps * (1 + 1e-6)).astype(jnp.int32), steps)
+    steps = jnp.asarray(steps)
+    return jnp.minimum(jnp.floor(fraction * as_float(steps) * (1 + 1e-6)).astype(steps.dtype), steps)

@@ -47,7 +47,7 @@ class cosine_restarts(Schedule):
         if self.t_mul == 1:
             wave = before = periods
         else:
-            starts = jnp.asarray(_starts(self.t_mul))
+            starts = jnp.asarray(_starts(self.t_mul), periods.dtype)
             wave = jnp.searchsorted(starts, periods, side="right") - 1
             before = starts[wave]
         length = (as_float(before) * (self.t_mul - 1) + 1) * as_float(first)  # t_mul^wave first; beyond int32, too

@@ -8,6 +8,8 @@ import pytest
 
 from gradtx.linalg.conjugate_gradients import conjugate_gradients, solve_downhill
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 
 def product(a):
     """A v for a vector that is kept as a tree."""

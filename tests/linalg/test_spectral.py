@@ -7,6 +7,8 @@ import pytest
 
 from gradtx.linalg.spectral import solve_symmetric
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 SPECTRA = {
     "definite": [1.0, 2.0, 5.0, 9.0],
     "indefinite": [-3.0, -0.5, 1.0, 4.0],
@@ -62,7 +64,7 @@ def test_at_a_constant_rank_its_derivative_is_the_pseudo_inverses(absolute):
 
         def rotated(t):
             q = jnp.linalg.solve(jnp.eye(4) - t * skew, jnp.eye(4) + t * skew) @ ROTATION  # Cayley's rotation
-            return (q * (jnp.array(SPECTRA["singular"]) * (1 + t))) @ q.T
+            return (q * (jnp.array(SPECTRA["singular"]) * (1 + t))[None, :]) @ q.T
 
         curve = lambda t: solve_symmetric(rotated(t), jnp.asarray(B), 0.0, absolute)
         slope = jax.jit(lambda: jax.jvp(curve, (0.0,), (1.0,))[1])()

@@ -6,6 +6,8 @@ import pytest
 
 import gradtx
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 WRONG = [
     (ValueError, "`linear_schedule`: transition_steps must lie in", lambda: gradtx.linear_schedule(0, 1, -1)),
     (ValueError, "got 2147483648", lambda: gradtx.linear_schedule(0, 1, 2**31)),

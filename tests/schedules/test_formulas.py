@@ -27,6 +27,7 @@ def all_curves(precision):
         return jax.device_get(curves({name: case.schedule for name, case in CASES.items()}))
 
 
+@pytest.mark.usefixtures("strict")
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_its_formula_over_the_whole_range_and_beyond(name, precision):

@@ -2,10 +2,13 @@
 
 import jax
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import gradtx
+
+pytestmark = pytest.mark.usefixtures("strict")
 
 curve = jax.jit(lambda schedule, counts: schedule(counts))  # one program for each kind of schedule
 COUNTS = np.arange(300, dtype=np.int32)

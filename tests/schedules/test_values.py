@@ -12,6 +12,8 @@ import gradtx
 from gradtx.value import value
 from tests.schedules.cases import CASES, COUNTS, ONE_EACH, curves
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 everyone = pytest.mark.parametrize("schedule", [case.schedule for case in CASES.values()], ids=list(CASES))
 
 
@@ -118,8 +120,10 @@ def test_gradients_are_those_of_the_formula():
 
 
 def test_a_part_of_a_join_is_not_called_outside_it():
-    root = gradtx.join_schedules([lambda t: jnp.sqrt(10.0 - t), lambda t: jnp.sqrt(t * 1.0 + 1)], [10])
-    slope = jax.grad(lambda x, t: gradtx.join_schedules([lambda c: jnp.sqrt(x * (10 - c)), 2.0], [10])(t))
+    root = gradtx.join_schedules(
+        [lambda t: jnp.sqrt(jnp.float32(10 - t)), lambda t: jnp.sqrt(jnp.float32(t + 1))], [10]
+    )
+    slope = jax.grad(lambda x, t: gradtx.join_schedules([lambda c: jnp.sqrt(x * jnp.float32(10 - c)), 2.0], [10])(t))
     assert np.all(np.isfinite(root(jnp.arange(30))))
     assert float(slope(1.0, 12)) == 0.0
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from gradtx.tuning import Rung, rungs, select, successive_halving
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 NAN, INF = np.nan, np.inf
 
 

@@ -11,6 +11,8 @@ import gradtx
 from gradtx.tuning import Population, choice, evolve, exploit, explore, log_uniform, member, random, size, uniform
 from gradtx.tuning.search import take
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 N = 10
 NAN, INF = np.nan, np.inf
 SPACE = gradtx.adamw(log_uniform(1e-4, 1e-1), b1=uniform(0.5, 0.99), weight_decay=choice([0.0, 1e-4, 1e-3]))

@@ -11,6 +11,8 @@ import pytest
 import gradtx
 from gradtx.tuning import choice, grid, log_uniform, member, random, size, stack, uniform
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 
 def test_a_grid_is_every_combination_the_first_distribution_slowest():
     space = {"seed": choice(range(2)), "tx": gradtx.sgd(choice([0.1, 0.2, 0.3]), choice([0.0, 0.9]))}

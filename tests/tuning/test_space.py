@@ -9,6 +9,8 @@ import gradtx
 from gradtx import tuning
 from gradtx.tuning import Distribution, choice, log_uniform, uniform
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 KEY = jax.random.key(0)
 N = 20_000
 KOLMOGOROV = 1.95 / np.sqrt(N)  # a sample of N passes this distance from its law once in a thousand keys
