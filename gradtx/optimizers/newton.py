@@ -50,7 +50,7 @@ class scale_by_newton(GradientTransformation):
     Raises:
       ValueError: neither function, or no params.
     Numbers: finite gradients give no NaN, if H is finite or the solver is "cg". Derivatives with respect to
-      hyperparameters are finite also where eigenvalues repeat.
+      hyperparameters are finite also where eigenvalues repeat; within `shard_map`, of "cg", in forward mode only.
     Source: Levenberg, A method for the solution of certain non-linear problems in least squares, 1944; Nocedal, Wright,
       Numerical Optimization, 2006, chapters 3 and 7; Dauphin et al., Identifying and attacking the saddle point
       problem, NeurIPS 2014 (arXiv:1406.2572), where |H| is taken in a Krylov subspace; Dembo, Steihaug, 1983; Martens,
