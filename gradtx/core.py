@@ -96,14 +96,15 @@ class GradientTransformation(Value):
     - store as chosen: the state keeps the structure, shapes, dtypes and shardings that `init` chose, and no weak types;
     - leaves whose parameter is None or not floating (integers, random keys) are passed over: no state, no work.
 
-    A formula is given those of the arguments that it names. Its `self` holds the hyperparameters as one number each, in
-    their intervals, also where schedules leave them. `super().update(...)` in it is the formula that it extends.
+    A formula is given those of the arguments that it names; `super().update(...)` in it is the formula that it extends.
+    A hyperparameter is one number, or a schedule; `clock.at` gives its value now, inside its interval.
 
     `GradientTransformation(init, update)` makes one from two plain functions, with the same rule.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        return super().__new__(_FromFunctions if cls is GradientTransformation else cls)
+        made: Any = _FromFunctions if cls is GradientTransformation else cls
+        return super().__new__(made)
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -32,11 +32,9 @@ def checked(owner: str, name: str, key: Any) -> Any:
     Raises:
       TypeError: it is no key.
     """
-    if isinstance(key, (Key, int)) and not isinstance(key, bool):
-        return key
-    if not hasattr(key, "dtype"):
+    if isinstance(key, bool) or not (isinstance(key, (Key, int)) or hasattr(key, "dtype")):
         raise TypeError(f"`{owner}`: {name} must be an int or a key of `jax.random`, got {key!r}.")
-    if not known(key):
+    if isinstance(key, (Key, int)) or not known(key):
         return key
     is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if jnp.issubdtype(key.dtype, jnp.integer) and jnp.ndim(key) == 0:
@@ -44,8 +42,7 @@ def checked(owner: str, name: str, key: Any) -> Any:
     words = np.asarray(jax.device_get(jax.random.key_data(key) if is_typed else key))
     if words.ndim != 1 or words.dtype != np.uint32:
         return key
-    impl = str(jax.random.key_impl(key) if is_typed else jax.config.jax_default_prng_impl)
-    return Key(tuple(words.view(np.int32).tolist()), impl)
+    return Key(tuple(words.view(np.int32).tolist()), impl=str(jax.random.key_impl(key)))  # of words: JAX's default
 
 
 def typed(key: Any) -> Array:
