@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import gradtx
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.moments import ema
 from gradtx.value import number
@@ -30,7 +30,7 @@ class scale_by_my_lion(gradtx.GradientTransformation):
     b2: Hyperparameter = number(default=0.99, within="[0, 1)")
 
     def init(self, params):
-        return MyLionState(start(), mu=tree.zeros(params))
+        return MyLionState(start(), mu=leafwise.zeros(params))
 
     def update(self, updates, state, params=None, **extra):
         b1, b2 = at(state.count, self.b1, self.b2)
@@ -38,7 +38,7 @@ class scale_by_my_lion(gradtx.GradientTransformation):
         def leaf(g, mu):
             return jnp.sign(ema(mu, g, b1)), ema(mu, g, b2)
 
-        updates, mu = tree.unzip_map(leaf, updates, state.mu, outputs=2)
+        updates, mu = leafwise.unzip_map(leaf, updates, state.mu, outputs=2)
         return updates, MyLionState(tick(state.count), mu)
 
 
@@ -50,7 +50,7 @@ class soft_clip(gradtx.GradientTransformation):
 
     def update(self, updates, state, params=None, **extra):
         (bound,) = at(state.count, self.bound)
-        return tree.map(lambda g: bound * jnp.tanh(g / bound), updates), gradtx.ClockState(tick(state.count))
+        return leafwise.map(lambda g: bound * jnp.tanh(g / bound), updates), gradtx.ClockState(tick(state.count))
 
 
 if __name__ == "__main__":

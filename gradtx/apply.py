@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx import paths, tree
+from gradtx import leafwise, paths
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
@@ -18,10 +18,10 @@ def apply_updates(params: Any, updates: Any) -> Any:
     """
 
     def leaf(u, p):
-        if not tree.is_float(p):
+        if not leafwise.is_float(p):
             return p
         with jax.numpy_dtype_promotion("standard"):  # updates may be narrower, or integers
-            return (tree.widen(p) + u).astype(jnp.result_type(p))
+            return (leafwise.widen(p) + u).astype(jnp.result_type(p))
 
     try:
         paths.check_match(updates, params)

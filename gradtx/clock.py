@@ -10,11 +10,12 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from gradtx.interval import Interval
-from gradtx.value import Value
+from gradtx.value import Value, state
 
 Hyperparameter: TypeAlias = ArrayLike | Callable[[Any], ArrayLike]  # a number, or a schedule: step -> number
 
 
+@state
 class ClockState(NamedTuple):
     """The state of a transformation that remembers nothing but the time."""
 

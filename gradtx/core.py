@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
-from gradtx import paths, tree
+from gradtx import leafwise, paths
 from gradtx.calls import given_what_it_names, public
 from gradtx.clock import ClockState, held, start
 from gradtx.placement import place_beside
-from gradtx.value import Value, flag, number, part, static, storage_dtype, value, whole
+from gradtx.value import Value, flag, number, part, state, static, storage_dtype, value, whole
 
 Params: TypeAlias = Any  # pytree of arrays; leaves that are not floating or complex are passed over
 Updates: TypeAlias = Any  # the same structure and shapes; None where a parameter has no gradient
@@ -19,14 +19,15 @@ State: TypeAlias = Any  # pytree of arrays, owned by one transformation
 Class = TypeVar("Class", bound=type)
 
 
+@state
 class EmptyState(NamedTuple):
     """The state of a transformation that remembers nothing."""
 
 
 def _init(self: "GradientTransformation", params: Params) -> State:
     """The state before the first update. Reads shapes and dtypes only: `jax.ShapeDtypeStruct`s will do."""
-    state = self.bare_init(tree.floats(params))
-    return place_beside(tree.strong(state), params)
+    state = self.bare_init(leafwise.floats(params))
+    return place_beside(leafwise.strong(state), params)
 
 
 def _update(
@@ -48,15 +49,15 @@ def _update(
     try:
         if params is not None:
             paths.check_match(updates, params)
-        incoming = tree.gradients(updates, params)
-        wide_params = tree.widen(tree.floats(params))
-        outgoing, new_state = self.bare_update(incoming, tree.widen(state), wide_params, **on_part(extra, params))
+        incoming = leafwise.gradients(updates, params)
+        wide_params = leafwise.widen(leafwise.floats(params))
+        outgoing, new_state = self.bare_update(incoming, leafwise.widen(state), wide_params, **on_part(extra, params))
         paths.check_shapes(outgoing, incoming)
-        return _with_untouched(outgoing, incoming, updates, params), tree.cast_like(new_state, state)
+        return _with_untouched(outgoing, incoming, updates, params), leafwise.cast_like(new_state, state)
     except paths.MismatchError as error:
         raise ValueError(f"`{self.name}`: {error}.") from error.__cause__
     except (AttributeError, KeyError, TypeError) as error:
-        leaves = tree.floats(updates if params is None else params)
+        leaves = leafwise.floats(updates if params is None else params)
         found, expected = _outline(state), _outline(jax.eval_shape(self.bare_init, leaves))
         if found == expected:
             raise
@@ -209,7 +210,7 @@ def on_part(extra: dict[str, Any], params: Params | None) -> dict[str, Any]:
 
     Where the part holds None they take the leaf of `params`. What `grad_fn` returns has the part's leaves, widened.
     """
-    complete = lambda part: tree.choose(lambda p, x: p if x is None else x, params, part)
+    complete = lambda part: leafwise.choose(lambda p, x: p if x is None else x, params, part)
 
     def on_this_part(name, function):
         if params is None or function is None or name not in ("value_fn", "grad_fn"):
@@ -218,7 +219,7 @@ def on_part(extra: dict[str, Any], params: Params | None) -> dict[str, Any]:
         @functools.wraps(function)
         def wrapped(part, *args, **kwargs):
             result = function(complete(part), *args, **kwargs)
-            return result if name == "value_fn" else tree.widen(tree.choose(lambda _, g: g, part, result))
+            return result if name == "value_fn" else leafwise.widen(leafwise.choose(lambda _, g: g, part, result))
 
         return wrapped
 
@@ -233,7 +234,7 @@ def _with_untouched(outgoing: Updates, incoming: Updates, updates: Updates, para
             return new
         return jnp.zeros_like(p) if hasattr(p, "dtype") and jnp.issubdtype(p.dtype, jnp.number) else u
 
-    return tree.choose(leaf, updates, incoming, outgoing, updates if params is None else params)
+    return leafwise.choose(leaf, updates, incoming, outgoing, updates if params is None else params)
 
 
 def _outline(state: State) -> str:

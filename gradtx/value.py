@@ -7,12 +7,14 @@ values built the same way are equal and hash alike, so that one may stand for th
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar, dataclass_transform
+from contextlib import suppress
+from typing import Any, TypeVar, cast, dataclass_transform
 
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.export import register_namedtuple_serialization
 
 from gradtx.interval import Interval
 
@@ -219,6 +221,13 @@ class Function(Value):
 
     def __repr__(self) -> str:
         return repr(self.function)
+
+
+def state(cls: Class) -> Class:
+    """Registers a named tuple with `jax.export`, so that a step can be written that has it among its arguments."""
+    with suppress(ValueError):  # registered already: the module was loaded again
+        register_namedtuple_serialization(cast(Any, cls), serialized_name=f"gradtx.{cls.__name__}")
+    return cls
 
 
 def known(x: Any) -> bool:

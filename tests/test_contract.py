@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gradtx
+from tests.public import PUBLIC
 
 from .catalogue import CATALOGUE
 from .steps import avals, run, step, tree_of
@@ -81,7 +82,7 @@ def test_an_equal_rebuild_is_one_trace_when_static(request, tx):
 
 
 def test_repr_is_the_code_that_builds_it(tx):
-    assert eval(repr(tx), vars(gradtx).copy()) == tx
+    assert eval(repr(tx), dict(PUBLIC)) == tx
 
 
 def test_schedules_in_place_of_numbers_change_neither_state_nor_results(tx):

@@ -5,19 +5,20 @@ import sys
 from pathlib import Path
 
 LAYERS = (
-    {"calls", "interval", "paths", "placement"},
+    {"calls", "interval", "namespace", "paths", "placement"},
     {"linalg", "value"},
     {"clock", "keys"},
     {"moments"},
-    {"tree"},
-    {"apply", "core", "schedules"},
+    {"leafwise"},
+    {"apply", "core", "losses", "numerics", "schedules"},
     {"combine"},
     {"transforms"},
     {"optimizers"},
-    {"tuning"},
+    {"aggregating", "driver", "interop", "labels", "microbatching", "projections", "second_order", "tree", "tuning"},
+    {"contrib", "experimental", "tree_utils"},  # other names' places, as Optax has them
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-FOLDERS = {"schedules", "combine", "transforms", "optimizers", "tuning"}  # their files may import each other
+FOLDERS = {"combine", "interop", "losses", "optimizers", "schedules", "transforms", "tree", "tuning"}  # of siblings
 ROOT = Path(__file__).parents[1] / "gradtx"
 
 

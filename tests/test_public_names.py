@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
-import gradtx
 from gradtx.schedules.schedule import Schedule
 
 from .catalogue import CATALOGUE
+from .public import PUBLIC, TUNING
 
 ROOT = Path(__file__).parents[1]
-PUBLIC = {name: x for name, x in vars(gradtx).items() if not name.startswith("_") and not inspect.ismodule(x)}
-TUNING = {name: x for name, x in vars(gradtx.tuning).items() if not name.startswith("_") and not inspect.ismodule(x)}
 OTHER = {"GradientTransformation", "transformation", "apply_updates", "metrics", "record", "Hyperparameter", "Schedule"}
 
 
@@ -28,7 +26,7 @@ def test_every_public_transformation_is_in_the_catalogue():
     assert built == set(PUBLIC) - OTHER - states - schedules
 
 
-@pytest.mark.parametrize(("file", "public"), [("__init__.py", PUBLIC), ("tuning/__init__.py", TUNING)])
+@pytest.mark.parametrize(("file", "public"), [("__init__.pyi", PUBLIC), ("tuning/__init__.pyi", TUNING)])
 def test_every_name_is_exported_once_under_its_own_name(file, public):
     lines = [line for line in (ROOT / "gradtx" / file).read_text().splitlines() if line.startswith("from gradtx")]
     names = [
@@ -39,7 +37,7 @@ def test_every_name_is_exported_once_under_its_own_name(file, public):
 
 
 def test_the_only_namespace_is_tuning():
-    lines = (ROOT / "gradtx" / "__init__.py").read_text().splitlines()
+    lines = (ROOT / "gradtx" / "__init__.pyi").read_text().splitlines()
     assert [line for line in lines if "gradtx import" in line] == ["from gradtx import tuning as tuning"]
 
 

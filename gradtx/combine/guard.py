@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import start, tick
 from gradtx.combine.record import is_heard, listening, record, repeat
 from gradtx.core import GradientTransformation, State, as_transformation, transformation
 from gradtx.placement import differing_like
-from gradtx.value import part
+from gradtx.value import part, state
 
 
+@state
 class ApplyIfFiniteState(NamedTuple):
     """State of `apply_if_finite`."""
 
@@ -47,18 +48,21 @@ class apply_if_finite(GradientTransformation):
         return differing_like(state, params)
 
     def update(self, updates, state, params=None, **extra):
-        finite = ~tree.anywhere(lambda g: ~jnp.isfinite(g), updates)
+        finite = ~leafwise.anywhere(lambda g: ~jnp.isfinite(g), updates)
         heard, about = is_heard(), []  # of what is recorded in the branch: all but the values, which come out of it
 
         def step():
             with listening() if heard else nullcontext([]) as said:
                 outgoing, inner_state = self.inner.bare_update(updates, state.inner_state, params, **extra)
             about[:] = said
-            outgoing, inner_state = tree.cast_like(outgoing, updates), tree.cast_like(inner_state, state.inner_state)
+            outgoing, inner_state = (
+                leafwise.cast_like(outgoing, updates),
+                leafwise.cast_like(inner_state, state.inner_state),
+            )
             return differing_like((outgoing, inner_state, [x.value for x in said]), finite)
 
         def skip():
-            nothing = tree.zeros(jax.eval_shape(step)[2])
+            nothing = leafwise.zeros(jax.eval_shape(step)[2])
             return differing_like((jax.tree.map(jnp.zeros_like, updates), state.inner_state, nothing), finite)
 
         outgoing, inner_state, values = jax.lax.cond(finite, step, skip)

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from gradtx import paths, tree
+from gradtx import leafwise, paths
 from gradtx.combine.record import speaking_of
 from gradtx.core import GradientTransformation, as_transformation, on_part, transformation
 from gradtx.value import part, static
@@ -70,7 +70,7 @@ def chosen(mask: Any, params: Any, owner: str) -> Any:
     """
     names = paths.names(params)
     if callable(mask):
-        mask = as_mask(owner, "mask", mask(jax.eval_shape(tree.widen, params)))
+        mask = as_mask(owner, "mask", mask(jax.eval_shape(leafwise.widen, params)))
     if mask is None:
         keep = [True] * len(names)
     elif isinstance(mask, _Paths):
@@ -129,8 +129,8 @@ class masked(GradientTransformation):
             return updates, state
         with speaking_of(kept if params is None else kept_params):
             outgoing, state = self.inner.bare_update(kept, state, kept_params, **on_part(extra, params))
-        return tree.choose(lambda g, u: g if u is None else u, updates, outgoing), state
+        return leafwise.choose(lambda g, u: g if u is None else u, updates, outgoing), state
 
 
 def _kept(values: Any, mask: Any) -> Any:
-    return tree.choose(lambda x, keep: x if keep else None, values, mask)
+    return leafwise.choose(lambda x, keep: x if keep else None, values, mask)

@@ -8,16 +8,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx import paths, tree
+from gradtx import leafwise, paths
 from gradtx.clock import start, tick
 from gradtx.combine.masking import masked
 from gradtx.combine.record import Said, listening
 from gradtx.core import GradientTransformation, Params, State, as_transformation, transformation
 from gradtx.moments import again, length, sums_of_squares
 from gradtx.placement import differing_like
-from gradtx.value import part
+from gradtx.value import part, state
 
 
+@state
 class MonitorState(NamedTuple):
     """State of `monitor`. `metrics` reads it."""
 
@@ -72,7 +73,7 @@ class monitor(GradientTransformation):
         return outgoing, MonitorState(
             count=tick(state.count),
             learning_rate=differing_like(_rates(said, state.learning_rate, like), like),
-            gradient_norm=tree.norm(jax.tree.map(lambda g: again(g)[0], updates)),
+            gradient_norm=leafwise.norm(jax.tree.map(lambda g: again(g)[0], updates)),
             update_norm=update_norm,
             update_ratio=update_ratio,
             clipped=happened(state.clipped, "clipped"),
@@ -139,11 +140,11 @@ def _happened(said: list[Said], name: str) -> Array:
 
 def _norm_and_ratios(updates: Any, ratios: Any, params: Any) -> tuple[Array, Any]:
     if params is None:
-        return tree.norm(updates), ratios
+        return leafwise.norm(updates), ratios
 
     def leaf(u, _, p):
         u_square, p_square = sums_of_squares((u, p))
         return u_square, jnp.where(p_square == 0, 0, length(u_square / jnp.where(p_square == 0, 1, p_square)))
 
-    squares, ratios = tree.unzip_map(leaf, updates, ratios, params, outputs=2)
+    squares, ratios = leafwise.unzip_map(leaf, updates, ratios, params, outputs=2)
     return length(sum(jax.tree.leaves(squares), start=jnp.zeros(()))), ratios

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
@@ -12,9 +12,10 @@ from gradtx.moments import abs_sq, ema, ema_mass, root
 from gradtx.optimizers.adam import unbiased_mean
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
-from gradtx.value import flag, number
+from gradtx.value import flag, number, state
 
 
+@state
 class ScaleByBeliefState(NamedTuple):
     """State of `scale_by_belief`."""
 
@@ -48,7 +49,7 @@ class scale_by_belief(GradientTransformation):
     nesterov: bool = flag(default=False, kw_only=True)
 
     def init(self, params):
-        return ScaleByBeliefState(start(), mu=tree.zeros(params), nu=tree.zeros(params, real=True))
+        return ScaleByBeliefState(start(), mu=leafwise.zeros(params), nu=leafwise.zeros(params, real=True))
 
     def update(self, updates, state, params=None, **extra):
         b1, b2, eps, eps_root = at(state.count, self.b1, self.b2, self.eps, self.eps_root)
@@ -60,7 +61,7 @@ class scale_by_belief(GradientTransformation):
             nu = b2 * nu + ((1 - b2) * abs_sq(g - mu) + eps_root)
             return mean(mu, g) / (root(nu * scale2) + eps), mu, nu
 
-        updates, mu, nu = tree.unzip_map(leaf, updates, state.mu, state.nu, outputs=3)
+        updates, mu, nu = leafwise.unzip_map(leaf, updates, state.mu, state.nu, outputs=3)
         return updates, ScaleByBeliefState(count, mu, nu)
 
 

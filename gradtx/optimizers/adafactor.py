@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import Hyperparameter, as_float, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
@@ -17,9 +17,10 @@ from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import ema as moving_average
 from gradtx.transforms.normalize import scale_by_param_block_rms
 from gradtx.transforms.scale import scale_by_learning_rate
-from gradtx.value import flag, number, static, whole
+from gradtx.value import flag, number, state, static, whole
 
 
+@state
 class FactoredState(NamedTuple):
     """State of `scale_by_factored_rms`."""
 
@@ -67,13 +68,13 @@ class scale_by_factored_rms(GradientTransformation):
 
     def init(self, params):
         def leaf(p):
-            square = tree.zeros(p, real=True)
+            square = leafwise.zeros(p, real=True)
             if (dims := self._dims(jnp.shape(p))) is None:
                 return None, None, square
             rows, cols = dims
-            return tree.zeros_without(square, cols), tree.zeros_without(square, rows), None
+            return leafwise.zeros_without(square, cols), leafwise.zeros_without(square, rows), None
 
-        v_row, v_col, v = tree.unzip_map(leaf, params, outputs=3)
+        v_row, v_col, v = leafwise.unzip_map(leaf, params, outputs=3)
         return FactoredState(start(), v_row, v_col, v)
 
     def update(self, updates, state, params=None, **extra):
@@ -91,7 +92,7 @@ class scale_by_factored_rms(GradientTransformation):
             row, col = jnp.expand_dims(v_row, cols), jnp.expand_dims(v_col, rows)
             return g * (1 / root(row)) * (root(jnp.mean(row, axis=rows, keepdims=True)) / root(col)), v_row, v_col, None
 
-        updates, *moments = tree.unzip_map(leaf, updates, state.v_row, state.v_col, state.v, outputs=4)
+        updates, *moments = leafwise.unzip_map(leaf, updates, state.v_row, state.v_col, state.v, outputs=4)
         return updates, FactoredState(tick(state.count), *moments)
 
     def _dims(self, shape: tuple[int, ...]) -> tuple[int, int] | None:

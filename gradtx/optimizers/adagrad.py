@@ -5,15 +5,16 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq
 from gradtx.transforms.scale import scale_by_learning_rate
-from gradtx.value import number
+from gradtx.value import number, state
 
 
+@state
 class ScaleByRssState(NamedTuple):
     """State of `scale_by_rss`."""
 
@@ -42,7 +43,7 @@ class scale_by_rss(GradientTransformation):
 
     def init(self, params):
         (initial,) = at(start(), self.initial_accumulator_value)
-        return ScaleByRssState(start(), sum_of_squares=tree.full(params, initial, real=True))
+        return ScaleByRssState(start(), sum_of_squares=leafwise.full(params, initial, real=True))
 
     def update(self, updates, state, params=None, **extra):
         (eps,) = at(state.count, self.eps)
@@ -51,7 +52,7 @@ class scale_by_rss(GradientTransformation):
             s = s + abs_sq(g)
             return g * jnp.where(s > 0, 1 / jnp.sqrt(jnp.where(s > 0, s + eps, 1.0)), 0.0), s
 
-        updates, s = tree.unzip_map(leaf, updates, state.sum_of_squares, outputs=2)
+        updates, s = leafwise.unzip_map(leaf, updates, state.sum_of_squares, outputs=2)
         return updates, ScaleByRssState(tick(state.count), s)
 
 

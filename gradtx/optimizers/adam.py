@@ -5,16 +5,17 @@ from typing import Any, NamedTuple
 from jax import Array
 from jax.typing import DTypeLike
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
-from gradtx.value import flag, number, storage_dtype
+from gradtx.value import flag, number, state, storage_dtype
 
 
+@state
 class ScaleByAdamState(NamedTuple):
     """State of `scale_by_adam`."""
 
@@ -54,7 +55,7 @@ class scale_by_adam(GradientTransformation):
     bias_correction: bool = flag(default=True, kw_only=True)
 
     def init(self, params):
-        return ScaleByAdamState(start(), mu=tree.zeros(params, self.mu_dtype), nu=tree.zeros(params, real=True))
+        return ScaleByAdamState(start(), mu=leafwise.zeros(params, self.mu_dtype), nu=leafwise.zeros(params, real=True))
 
     def update(self, updates, state, params=None, **extra):
         b1, b2, eps, eps_root = at(state.count, self.b1, self.b2, self.eps, self.eps_root)
@@ -66,7 +67,7 @@ class scale_by_adam(GradientTransformation):
             mu, nu = ema(mu, g, b1), ema(nu, abs_sq(g), b2)
             return mean(mu, g) / (root(nu * scale2 + eps_root) + eps), mu, nu
 
-        updates, mu, nu = tree.unzip_map(leaf, updates, state.mu, state.nu, outputs=3)
+        updates, mu, nu = leafwise.unzip_map(leaf, updates, state.mu, state.nu, outputs=3)
         return updates, ScaleByAdamState(count, mu, nu)
 
 

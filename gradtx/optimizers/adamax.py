@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, transformation
@@ -36,7 +36,7 @@ class scale_by_adamax(GradientTransformation):
     eps: Hyperparameter = number(default=1e-8, within="[0, inf)")
 
     def init(self, params):
-        return ScaleByAdamState(start(), mu=tree.zeros(params), nu=tree.zeros(params, real=True))
+        return ScaleByAdamState(start(), mu=leafwise.zeros(params), nu=leafwise.zeros(params, real=True))
 
     def update(self, updates, state, params=None, **extra):
         b1, b2, eps = at(state.count, self.b1, self.b2, self.eps)
@@ -47,7 +47,7 @@ class scale_by_adamax(GradientTransformation):
             mu, nu = ema(mu, g, b1), jnp.maximum(b2 * nu, jnp.abs(g) + eps)
             return jnp.where(nu > 0, mu * scale1 / jnp.where(nu > 0, nu, 1), 0), mu, nu
 
-        updates, mu, nu = tree.unzip_map(leaf, updates, state.mu, state.nu, outputs=3)
+        updates, mu, nu = leafwise.unzip_map(leaf, updates, state.mu, state.nu, outputs=3)
         return updates, ScaleByAdamState(count, mu, nu)
 
 

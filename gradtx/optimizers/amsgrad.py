@@ -6,15 +6,16 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root
 from gradtx.transforms.scale import scale_by_learning_rate
-from gradtx.value import flag, number, storage_dtype
+from gradtx.value import flag, number, state, storage_dtype
 
 
+@state
 class ScaleByAmsgradState(NamedTuple):
     """State of `scale_by_amsgrad`."""
 
@@ -50,8 +51,8 @@ class scale_by_amsgrad(GradientTransformation):
     bias_correction_nu: bool = flag(default=True)
 
     def init(self, params):
-        nu, nu_max = tree.zeros(params, real=True), tree.zeros(params, real=True)
-        return ScaleByAmsgradState(start(), tree.zeros(params, self.mu_dtype), nu, nu_max)
+        nu, nu_max = leafwise.zeros(params, real=True), leafwise.zeros(params, real=True)
+        return ScaleByAmsgradState(start(), leafwise.zeros(params, self.mu_dtype), nu, nu_max)
 
     def update(self, updates, state, params=None, **extra):
         b1, b2, eps, eps_root = at(state.count, self.b1, self.b2, self.eps, self.eps_root)
@@ -64,7 +65,7 @@ class scale_by_amsgrad(GradientTransformation):
             nu_max = jnp.maximum(nu_max, nu * scale2)
             return mu * scale1 / (root(nu_max + eps_root) + eps), mu, nu, nu_max
 
-        updates, *moments = tree.unzip_map(leaf, updates, state.mu, state.nu, state.nu_max, outputs=4)
+        updates, *moments = leafwise.unzip_map(leaf, updates, state.mu, state.nu, state.nu_max, outputs=4)
         return updates, ScaleByAmsgradState(count, *moments)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, tick
 from gradtx.combine.chain import chain
 from gradtx.combine.masking import as_mask, chosen
@@ -62,7 +62,7 @@ class scale_by_lamb(GradientTransformation):
             return direction(mu, nu, p) * trust_ratio(direction(*again(mu, nu, p)), p), mu, nu
 
         decays = chosen(self.mask, params, self.name)
-        updates, mu, nu = tree.unzip_map(leaf, updates, state.mu, state.nu, params, decays, outputs=3)
+        updates, mu, nu = leafwise.unzip_map(leaf, updates, state.mu, state.nu, params, decays, outputs=3)
         return updates, ScaleByAdamState(count, mu, nu)
 
 

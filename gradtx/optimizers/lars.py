@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.combine.chain import chain
 from gradtx.combine.masking import as_mask, chosen
@@ -55,7 +55,7 @@ class scale_by_lars(GradientTransformation):
             return r * trust_ratio(direction(*again(g, p)), p, coefficient, eps=eps) if is_scaled else r
 
         decays, is_scaled = (chosen(m, params, self.name) for m in (self.weight_decay_mask, self.trust_ratio_mask))
-        return tree.map(leaf, updates, params, decays, is_scaled), ClockState(tick(state.count))
+        return leafwise.map(leaf, updates, params, decays, is_scaled), ClockState(tick(state.count))
 
 
 def lars(

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from jax import Array
 from jax.typing import DTypeLike
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
@@ -13,9 +13,10 @@ from gradtx.moments import ema
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.normalize import sign
 from gradtx.transforms.scale import scale_by_learning_rate
-from gradtx.value import number, storage_dtype
+from gradtx.value import number, state, storage_dtype
 
 
+@state
 class ScaleByLionState(NamedTuple):
     """State of `scale_by_lion`."""
 
@@ -48,7 +49,7 @@ class scale_by_lion(GradientTransformation):
     mu_dtype: DTypeLike | None = storage_dtype(default=None)
 
     def init(self, params):
-        return ScaleByLionState(start(), mu=tree.zeros(params, self.mu_dtype))
+        return ScaleByLionState(start(), mu=leafwise.zeros(params, self.mu_dtype))
 
     def update(self, updates, state, params=None, **extra):
         b1, b2 = at(state.count, self.b1, self.b2)
@@ -57,7 +58,7 @@ class scale_by_lion(GradientTransformation):
             mu = ema(mu, g, b2)
             return sign(b1 * mu + (b2 - b1) * g), mu
 
-        updates, mu = tree.unzip_map(leaf, updates, state.mu, outputs=2)
+        updates, mu = leafwise.unzip_map(leaf, updates, state.mu, outputs=2)
         return updates, ScaleByLionState(tick(state.count), mu)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, on_part, require_params, transformation
@@ -67,7 +67,7 @@ class scale_by_newton(GradientTransformation):
         params = require_params(params, self)
         damping, tolerance = at(state.count, self.damping, self.tolerance)
         if any(g.size for g in jax.tree.leaves(updates)):
-            moving = tree.choose(lambda g, p: p, updates, params)
+            moving = leafwise.choose(lambda g, p: p, updates, params)
             grad_fn = _gradient(self, on_part(extra, params))
             slope = lambda z: _gradient_parts(grad_fn(_joined(z, moving)))
             g, z = _gradient_parts(updates), _parts(moving)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import Hyperparameter, as_float, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, transformation
@@ -41,7 +41,7 @@ class scale_by_radam(GradientTransformation):
     nesterov: bool = flag(default=False, kw_only=True)
 
     def init(self, params):
-        return ScaleByAdamState(start(), mu=tree.zeros(params), nu=tree.zeros(params, real=True))
+        return ScaleByAdamState(start(), mu=leafwise.zeros(params), nu=leafwise.zeros(params, real=True))
 
     def update(self, updates, state, params=None, **extra):
         b1, b2, eps, eps_root, threshold = at(state.count, self.b1, self.b2, self.eps, self.eps_root, self.threshold)
@@ -57,7 +57,7 @@ class scale_by_radam(GradientTransformation):
             m = mean(mu, g)
             return jnp.where(trusted, r * m / (root(nu * scale2 + eps_root) + eps), m), mu, nu
 
-        updates, mu, nu = tree.unzip_map(leaf, updates, state.mu, state.nu, outputs=3)
+        updates, mu, nu = leafwise.unzip_map(leaf, updates, state.mu, state.nu, outputs=3)
         return updates, ScaleByAdamState(count, mu, nu)
 
 

@@ -5,16 +5,17 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scale import scale_by_learning_rate
-from gradtx.value import flag, number
+from gradtx.value import flag, number, state
 
 
+@state
 class ScaleByRmsState(NamedTuple):
     """State of `scale_by_rms`."""
 
@@ -48,7 +49,7 @@ class scale_by_rms(GradientTransformation):
 
     def init(self, params):
         (initial,) = at(start(), self.initial_scale)
-        return ScaleByRmsState(start(), nu=tree.full(params, initial, real=True))
+        return ScaleByRmsState(start(), nu=leafwise.full(params, initial, real=True))
 
     def update(self, updates, state, params=None, **extra):
         decay, eps = at(state.count, self.decay, self.eps)
@@ -59,10 +60,11 @@ class scale_by_rms(GradientTransformation):
             nu = ema(nu, abs_sq(g), decay)
             return g / _regularized_root(nu * unbias, eps, self.eps_in_sqrt), nu
 
-        updates, nu = tree.unzip_map(leaf, updates, state.nu, outputs=2)
+        updates, nu = leafwise.unzip_map(leaf, updates, state.nu, outputs=2)
         return updates, ScaleByRmsState(count, nu)
 
 
+@state
 class ScaleByRStdDevState(NamedTuple):
     """State of `scale_by_stddev`."""
 
@@ -92,7 +94,7 @@ class scale_by_stddev(GradientTransformation):
 
     def init(self, params):
         (initial,) = at(start(), self.initial_scale)
-        return ScaleByRStdDevState(start(), mu=tree.zeros(params), nu=tree.full(params, initial, real=True))
+        return ScaleByRStdDevState(start(), mu=leafwise.zeros(params), nu=leafwise.full(params, initial, real=True))
 
     def update(self, updates, state, params=None, **extra):
         decay, eps = at(state.count, self.decay, self.eps)
@@ -104,7 +106,7 @@ class scale_by_stddev(GradientTransformation):
             variance = jnp.maximum(nu * unbias - abs_sq(mu * unbias), 0)
             return g / _regularized_root(variance, eps, self.eps_in_sqrt), mu, nu
 
-        updates, mu, nu = tree.unzip_map(leaf, updates, state.mu, state.nu, outputs=3)
+        updates, mu, nu = leafwise.unzip_map(leaf, updates, state.mu, state.nu, outputs=3)
         return updates, ScaleByRStdDevState(count, mu, nu)
 
 

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.combine.record import record
 from gradtx.core import GradientTransformation, Params, Updates, transformation
 from gradtx.moments import rms, shrinkage
 from gradtx.paths import plain
-from gradtx.value import number
+from gradtx.value import number, state
 
 
 @transformation
@@ -36,7 +36,7 @@ class clip(GradientTransformation):
                 return jnp.clip(g.real, -bound, bound) + 1j * jnp.clip(g.imag, -bound, bound)
             return jnp.clip(g, -bound, bound)
 
-        return _recorded(extra, updates, tree.map(leaf, updates)), ClockState(tick(state.count))
+        return _recorded(extra, updates, leafwise.map(leaf, updates)), ClockState(tick(state.count))
 
 
 @transformation
@@ -58,13 +58,13 @@ class clip_by_global_norm(GradientTransformation):
 
     def update(self, updates, state, params=None, **extra):
         (max_norm,) = at(state.count, self.max_norm)
-        squares = tree.squares(updates)
-        factor = shrinkage(tree.joint_norm(squares, skip_nan=True), max_norm)
+        squares = leafwise.squares(updates)
+        factor = shrinkage(leafwise.joint_norm(squares, skip_nan=True), max_norm)
         record(extra, clipped=lambda: factor < 1)
         factor, squares = jax.lax.optimization_barrier((factor, squares))  # or XLA computes them anew for every leaf
         leaf = lambda g, square: g * jnp.where(jnp.isnan(square), 0, factor)
         squares = jax.tree.unflatten(jax.tree.structure(plain(updates)), squares)
-        return tree.map(leaf, updates, squares), ClockState(tick(state.count))
+        return leafwise.map(leaf, updates, squares), ClockState(tick(state.count))
 
 
 @transformation
@@ -88,14 +88,15 @@ class clip_by_block_rms(GradientTransformation):
         def leaf(g):
             return g * shrinkage(rms(g), threshold)
 
-        return _recorded(extra, updates, tree.map(leaf, updates)), ClockState(tick(state.count))
+        return _recorded(extra, updates, leafwise.map(leaf, updates)), ClockState(tick(state.count))
 
 
 def _recorded(extra: dict[str, Any], updates: Updates, clipped: Updates) -> Updates:
-    record(extra, clipped=lambda: tree.anywhere(lambda g, u: jnp.abs(u) < jnp.abs(g), updates, clipped))
+    record(extra, clipped=lambda: leafwise.anywhere(lambda g, u: jnp.abs(u) < jnp.abs(g), updates, clipped))
     return clipped
 
 
+@state
 class ZeroNansState(NamedTuple):
     """State of `zero_nans`."""
 
@@ -110,12 +111,12 @@ class zero_nans(GradientTransformation):
     """
 
     def init(self, params):
-        return ZeroNansState(tree.map(lambda p: jnp.full_like(p, False, dtype=bool, shape=()), plain(params)))
+        return ZeroNansState(leafwise.map(lambda p: jnp.full_like(p, False, dtype=bool, shape=()), plain(params)))
 
     def update(self, updates, state, params=None, **extra):
         def leaf(g, _):
             is_nan = jnp.isnan(g)
             return jnp.where(is_nan, jnp.zeros_like(g), g), jnp.any(is_nan)
 
-        updates, found_nan = tree.unzip_map(leaf, updates, state.found_nan, outputs=2)
+        updates, found_nan = leafwise.unzip_map(leaf, updates, state.found_nan, outputs=2)
         return updates, ZeroNansState(found_nan)

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.combine.masking import as_mask, chosen
 from gradtx.core import GradientTransformation, require_params, transformation
@@ -44,7 +44,7 @@ class add_decayed_weights(GradientTransformation):
         def leaf(g, p, decays):
             return decayed(g, p, decay) if decays else g
 
-        updates = tree.map(leaf, updates, params, chosen(self.mask, params, self.name))
+        updates = leafwise.map(leaf, updates, params, chosen(self.mask, params, self.name))
         return updates, ClockState(tick(state.count))
 
 
@@ -81,7 +81,7 @@ class add_l1_subgradient(GradientTransformation):
         def leaf(g, p, is_sparse):
             return g + strength * jnp.conj(jnp.sign(p)) if is_sparse else g
 
-        updates = tree.map(leaf, updates, params, chosen(self.mask, params, self.name))
+        updates = leafwise.map(leaf, updates, params, chosen(self.mask, params, self.name))
         return updates, ClockState(tick(state.count))
 
 
@@ -119,5 +119,5 @@ class proximal_l1(GradientTransformation):
             x = p + u
             return jnp.where(jnp.abs(x) > strength, u - strength * jnp.sign(x), -p) if is_sparse else u
 
-        updates = tree.map(leaf, updates, params, chosen(self.mask, params, self.name))
+        updates = leafwise.map(leaf, updates, params, chosen(self.mask, params, self.name))
         return updates, ClockState(tick(state.count))

@@ -5,14 +5,15 @@ from typing import NamedTuple
 from jax import Array
 from jax.typing import DTypeLike
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import ema as moving_average
 from gradtx.moments import ema_mass
-from gradtx.value import flag, number, storage_dtype
+from gradtx.value import flag, number, state, storage_dtype
 
 
+@state
 class TraceState(NamedTuple):
     """State of `trace`."""
 
@@ -45,7 +46,7 @@ class trace(GradientTransformation):
     accumulator_dtype: DTypeLike | None = storage_dtype(default=None)
 
     def init(self, params):
-        return TraceState(start(), trace=tree.zeros(params, self.accumulator_dtype))
+        return TraceState(start(), trace=leafwise.zeros(params, self.accumulator_dtype))
 
     def update(self, updates, state, params=None, **extra):
         (decay,) = at(state.count, self.decay)
@@ -54,10 +55,11 @@ class trace(GradientTransformation):
             v = decay * v + g
             return g + decay * v if self.nesterov else v, v
 
-        updates, v = tree.unzip_map(leaf, updates, state.trace, outputs=2)
+        updates, v = leafwise.unzip_map(leaf, updates, state.trace, outputs=2)
         return updates, TraceState(tick(state.count), v)
 
 
+@state
 class EmaState(NamedTuple):
     """State of `ema`."""
 
@@ -85,7 +87,7 @@ class ema(GradientTransformation):
     accumulator_dtype: DTypeLike | None = storage_dtype(default=None)
 
     def init(self, params):
-        return EmaState(start(), ema=tree.zeros(params, self.accumulator_dtype))
+        return EmaState(start(), ema=leafwise.zeros(params, self.accumulator_dtype))
 
     def update(self, updates, state, params=None, **extra):
         (decay,) = at(state.count, self.decay)
@@ -96,5 +98,5 @@ class ema(GradientTransformation):
             m = moving_average(m, g, decay)
             return m if unbias is None else m * unbias, m
 
-        updates, m = tree.unzip_map(leaf, updates, state.ema, outputs=2)
+        updates, m = leafwise.unzip_map(leaf, updates, state.ema, outputs=2)
         return updates, EmaState(count, m)

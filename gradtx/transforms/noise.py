@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx import keys, tree
+from gradtx import keys, leafwise
 from gradtx.clock import ClockState, Hyperparameter, as_float, at, tick
 from gradtx.core import GradientTransformation, transformation
 from gradtx.moments import length
@@ -43,7 +43,7 @@ class add_noise(GradientTransformation):
         leaves, structure = jax.tree.flatten(updates)
         key = jax.random.fold_in(keys.typed(self.key), state.count)
         rows = [(g, jax.random.fold_in(key, place)) for place, g in enumerate(leaves)]
-        noisy = tree.alike(lambda g, key: g + deviation * _normal(key, g), rows)
+        noisy = leafwise.alike(lambda g, key: g + deviation * _normal(key, g), rows)
         return structure.unflatten(noisy), ClockState(tick(state.count))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.core import EmptyState, GradientTransformation, require_params, transformation
 from gradtx.moments import rms, root, shrinkage, sums_of_squares
@@ -24,7 +24,7 @@ class scale_by_sign(GradientTransformation):
         return EmptyState()
 
     def update(self, updates, state, params=None, **extra):
-        return tree.map(sign, updates), state
+        return leafwise.map(sign, updates), state
 
 
 def sign(x):
@@ -50,7 +50,7 @@ class centralize(GradientTransformation):
         def leaf(g):
             return g - jnp.mean(g, axis=tuple(range(1, g.ndim)), keepdims=True) if g.ndim > 1 and g.size else g
 
-        return tree.map(leaf, updates), state
+        return leafwise.map(leaf, updates), state
 
 
 @transformation
@@ -79,7 +79,7 @@ class scale_by_trust_ratio(GradientTransformation):
         min_norm, coefficient, eps = at(state.count, self.min_norm, self.trust_coefficient, self.eps)
 
         leaf = lambda g, p: g * trust_ratio(g, p, coefficient, min_norm, eps)
-        return tree.map(leaf, updates, params), ClockState(tick(state.count))
+        return leafwise.map(leaf, updates, params), ClockState(tick(state.count))
 
 
 def trust_ratio(g: Array, p: Array, coefficient: Any = 1.0, min_norm: Any = 0.0, eps: Any = 0.0) -> Array:
@@ -126,4 +126,4 @@ class scale_by_param_block_rms(GradientTransformation):
             g_rms, p_rms = (root(x * (1 / max(g.size, 1))) for x in sums_of_squares((g, p), skip_nan=True))
             return g * (jnp.maximum(p_rms, min_scale) * shrinkage(g_rms, threshold))
 
-        return tree.map(leaf, updates, require_params(params, self)), ClockState(tick(state.count))
+        return leafwise.map(leaf, updates, require_params(params, self)), ClockState(tick(state.count))

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from gradtx import tree
+from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.combine.record import record
 from gradtx.core import GradientTransformation, transformation
@@ -25,7 +25,7 @@ class scale(GradientTransformation):
 
     def update(self, updates, state, params=None, **extra):
         (step_size,) = at(state.count, self.step_size)
-        return tree.map(lambda g: g * step_size, updates), ClockState(tick(state.count))
+        return leafwise.map(lambda g: g * step_size, updates), ClockState(tick(state.count))
 
 
 def scale_by_schedule(step_size_fn: Hyperparameter) -> GradientTransformation:
@@ -65,4 +65,4 @@ class scale_by_learning_rate(GradientTransformation):
                 return g * rate
             return jnp.conj(g) * -rate if jnp.iscomplexobj(g) else g * -rate
 
-        return tree.map(leaf, updates), ClockState(tick(state.count))
+        return leafwise.map(leaf, updates), ClockState(tick(state.count))

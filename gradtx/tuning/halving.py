@@ -9,8 +9,10 @@ from jax.typing import ArrayLike
 
 from gradtx.tuning.population import check_losses, rank
 from gradtx.tuning.search import Stacked, size, take, whole
+from gradtx.value import state
 
 
+@state
 class Rung(NamedTuple):
     """One round of successive halving."""
 

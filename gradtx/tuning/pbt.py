@@ -11,8 +11,10 @@ from gradtx import keys
 from gradtx.tuning.population import check_losses, rank
 from gradtx.tuning.search import Space, Stacked, distributions, size, take
 from gradtx.tuning.space import is_distribution
+from gradtx.value import state
 
 
+@state
 class Population(NamedTuple):
     """Members in training. Each part is stacked: one entry for each member on every leaf."""
 

@@ -4,6 +4,7 @@ import optax
 import pytest
 
 import gradtx
+from tests.public import PUBLIC
 
 PARAMS = {"a": jnp.ones((2, 3)), "b": jnp.ones(3)}
 
@@ -51,7 +52,7 @@ def test_names_that_the_caller_gave_are_kept_and_new_ones_are_free():
     assert gradtx.chain(links[2], named, links[3]).names == ("trace_3", "trace_2", "trace", "trace_4")
     assert gradtx.chain(named, named).names == ("trace_2", "trace", "trace_2_2", "trace_3")
     assert gradtx.chain(tx, gradtx.chain(*links[2:])).names == (*tx.names, "trace_5", "trace_6")
-    assert eval(repr(tx), vars(gradtx).copy()) == tx
+    assert eval(repr(tx), dict(PUBLIC)) == tx
     x, (state, states) = jnp.ones(()), (tx.init(jnp.ones(())), [link.init(jnp.ones(())) for link in links])
     for _ in range(3):
         updates, state = tx.update(x, state)
@@ -98,7 +99,7 @@ def test_names_given_by_the_caller_key_the_state():
     assert set(tx.init(PARAMS)) == {"count", "opt", "tail"}
     assert set(tx.init(PARAMS)["opt"]) == {"count", "scale_by_adam"}
     assert repr(tx).startswith("named_chain(('clip', clip(max_delta=1.0)), ('opt', chain(scale_by_adam(), ")
-    assert eval(repr(tx), vars(gradtx).copy()) == tx
+    assert eval(repr(tx), dict(PUBLIC)) == tx
 
 
 @pytest.mark.parametrize("names", [("a", "a"), ("count", "b"), (1, "b")])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gradtx
+from tests.public import PUBLIC
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +26,7 @@ def test_the_readmes_search_prints_the_best_rate(capsys):
     train = lambda tx, data: (tx.links[-1].learning_rate - data) ** 2  # lowest where the rate is the data
     names = {"gradtx": gradtx, "train": train, "data": jnp.float32(0.01)}
     exec(program, names)
-    best = eval(capsys.readouterr().out, vars(gradtx).copy())
+    best = eval(capsys.readouterr().out, dict(PUBLIC))
     rates = names["members"].links[-1].learning_rate
     assert len(rates) == 27 and best.links[-1].learning_rate == pytest.approx(
         float(rates[np.argmin(abs(rates - 0.01))])

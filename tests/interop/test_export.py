@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-import gradtx
-from gradtx import tuning
+from tests.public import PUBLIC, TUNING
 
 from ..catalogue import CATALOGUE
 from ..steps import step, tree_of
@@ -13,7 +12,7 @@ from ..steps import step, tree_of
 
 def test_every_state_class_is_registered():
     registered = jax.export.register_namedtuple_serialization
-    for name, x in (vars(gradtx) | vars(tuning)).items():
+    for name, x in (dict(PUBLIC) | TUNING).items():
         if isinstance(x, type) and issubclass(x, tuple):
             with pytest.raises(ValueError, match="Duplicate"):
                 registered(x, serialized_name=f"another {name}")

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import gradtx
+from tests.public import PUBLIC
 from tests.schedules.cases import CASES, COUNTS, curves, sgdr
 
 # float64: a few roundings. float32: the same, and those of the fraction of time, which powers multiply by up to ten.
@@ -17,7 +18,7 @@ TOLERANCE = {"float64": 1e-12, "float32": 1e-6}
 
 
 def test_every_schedule_has_a_case():
-    public = {x for x in vars(gradtx).values() if inspect.isclass(x) and issubclass(x, gradtx.Schedule)}
+    public = {x for x in PUBLIC.values() if inspect.isclass(x) and issubclass(x, gradtx.Schedule)}
     assert public - {gradtx.Schedule} == {type(case.schedule) for case in CASES.values()}
 
 

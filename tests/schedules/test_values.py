@@ -10,6 +10,7 @@ import pytest
 
 import gradtx
 from gradtx.value import value
+from tests.public import PUBLIC
 from tests.schedules.cases import CASES, COUNTS, ONE_EACH, curves
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -18,7 +19,7 @@ everyone = pytest.mark.parametrize("schedule", [case.schedule for case in CASES.
 
 
 def rebuilt(schedule):
-    return eval(repr(schedule), dict(vars(gradtx)))
+    return eval(repr(schedule), dict(PUBLIC))
 
 
 @everyone
@@ -47,7 +48,7 @@ def test_what_is_omitted_prints_as_omitted():
 
 def test_it_prints_inside_a_transformation():
     tx = gradtx.adamw(gradtx.warmup_cosine_decay_schedule(0.0, 0.1, 10, 100))
-    assert eval(repr(tx), dict(vars(gradtx))) == tx
+    assert eval(repr(tx), dict(PUBLIC)) == tx
 
 
 def scaled(schedule, factor, steps=0):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx import tuning
 from gradtx.tuning import Distribution, choice, log_uniform, uniform
+from tests.public import PUBLIC, TUNING
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -106,7 +106,7 @@ def space():
 
 
 def test_a_space_prints_as_the_code_that_builds_it_and_is_a_value():
-    built = eval(repr(space()), vars(gradtx) | vars(tuning))
+    built = eval(repr(space()), dict(PUBLIC) | TUNING)
     assert built == space() and hash(built) == hash(space())
     assert space() != gradtx.adamw(log_uniform(1e-4, 1), b1=uniform(0.8, 0.99), weight_decay=choice([0, 1e-4]))
     assert uniform(1, 2) != log_uniform(1, 2)

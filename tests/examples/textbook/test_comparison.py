@@ -7,6 +7,7 @@ import pytest
 import gradtx
 from examples.textbook import comparison, digits
 from examples.textbook.comparison import Found, Runs
+from tests.public import PUBLIC
 
 RATES = np.array([1e-3, 1e-2, 1e-1, 1.0])
 STEP = np.array([0, 10, 20])
@@ -141,7 +142,7 @@ def test_the_report_has_a_row_for_each_optimizer_and_four_panels(found):
     assert [row[0] for row in table.rows] == [row[0] for row in printed.rows] == [*found.runs]
     assert all(len(row) == len(table.columns) for row in table.rows)
     for (name, _, code), row in zip(printed.rows, table.rows, strict=True):
-        built = eval(code.strip("`"), vars(gradtx))
+        built = eval(code.strip("`"), dict(PUBLIC))
         assert built == comparison.OPTIMIZERS[name][0](float(row[1]))
     assert list(told.figures) == ["comparison"]
     assert [axes.get_title() for axes in told.figures["comparison"].axes] == ["before Adam", "Adam and after", "", ""]

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import gradtx
 from examples.train_resnet.optimizers import OPTIMIZERS, SCHEDULES, Regularization, Trial, build, learning_rate
+from tests.public import PUBLIC
 
 REGULARIZATION = Regularization(l2=0.1, weight_decay=0.2)
 
@@ -21,7 +21,7 @@ def test_rates_differ_in_leaves_and_not_in_structure(optimizer, schedule):
     one, other = transformation(optimizer, schedule, 0.1), transformation(optimizer, schedule, 0.001)
     assert jax.tree.structure(one) == jax.tree.structure(other)
     assert one != other
-    assert eval(repr(one), vars(gradtx)) == one
+    assert eval(repr(one), dict(PUBLIC)) == one
 
 
 def test_warmup_is_linear_and_annealing_a_cosine():

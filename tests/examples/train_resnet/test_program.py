@@ -7,10 +7,10 @@ import struct
 
 import pytest
 
-import gradtx
 from examples.train_resnet.__main__ import main
 from examples.train_resnet.data import CIFAR10_RECORDS, RECORD_BYTES
 from examples.train_resnet.train import Epoch, Run, Trainer
+from tests.public import PUBLIC
 
 RATES = [0.001, 0.01, 1e30]  # the last diverges
 
@@ -51,7 +51,7 @@ def test_results_hold_every_run(quick):
     for run in found["runs"]:
         epochs = 0 if run["diverged_in_epoch"] else 1
         assert {len(curve) for curve in run["curves"].values()} == {epochs}
-        tx = eval(run["transformation"], vars(gradtx))
+        tx = eval(run["transformation"], dict(PUBLIC))
         assert tx.links[-1].learning_rate.peak_value == run["rate"]
     assert [run["diverged_in_epoch"] for run in found["runs"]] == [None, None, 1]
     assert found["runs"][2]["test_accuracy"] is None

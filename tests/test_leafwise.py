@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import gradtx
-from gradtx import tree
+from gradtx import leafwise
 
 arrays = hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=3), elements=st.floats(-100, 100, width=32))
 trees = st.recursive(
@@ -20,53 +20,53 @@ trees = st.recursive(
 def test_the_norm_is_that_of_all_entries_in_one_vector(x):
     # float32: sums round, and squares below 1e-38 vanish
     entries = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(x)] or [np.zeros(0)])
-    np.testing.assert_allclose(tree.norm(x), np.linalg.norm(entries.astype(np.float64)), rtol=1e-5, atol=1e-18)
+    np.testing.assert_allclose(leafwise.norm(x), np.linalg.norm(entries.astype(np.float64)), rtol=1e-5, atol=1e-18)
 
 
 @given(trees)
 def test_unzip_map_gives_back_what_it_was_given(x):
-    a, b = tree.unzip_map(lambda u, v: (u, v), x, x, outputs=2)
+    a, b = leafwise.unzip_map(lambda u, v: (u, v), x, x, outputs=2)
     assert jax.tree.structure(a) == jax.tree.structure(b) == jax.tree.structure(x)
     assert all(p is q is r for p, q, r in zip(*map(jax.tree.leaves, (a, b, x)), strict=True))
 
 
 def test_the_norm_of_half_precision_neither_overflows_nor_stalls():
-    assert tree.norm(jnp.full(4, 300, jnp.float16)) == 600
-    np.testing.assert_allclose(tree.norm([jnp.ones((), jnp.bfloat16)] * 1000), 1000**0.5, rtol=1e-6)
+    assert leafwise.norm(jnp.full(4, 300, jnp.float16)) == 600
+    np.testing.assert_allclose(leafwise.norm([jnp.ones((), jnp.bfloat16)] * 1000), 1000**0.5, rtol=1e-6)
 
 
 def test_the_norm_of_zeros_is_zero_with_slope_zero():
-    assert tree.norm({"a": jnp.zeros(3)}) == 0 and tree.norm({}) == 0
-    assert not jax.grad(lambda x: tree.norm(x))(jnp.zeros(3)).any()
+    assert leafwise.norm({"a": jnp.zeros(3)}) == 0 and leafwise.norm({}) == 0
+    assert not jax.grad(lambda x: leafwise.norm(x))(jnp.zeros(3)).any()
 
 
 def test_where_the_tree_has_none_nothing_is_called_and_the_rest_stays():
     def fail(u, v):
         raise AssertionError
 
-    updates, state = tree.unzip_map(fail, {"a": None}, {"a": jnp.ones(2)}, outputs=2)
+    updates, state = leafwise.unzip_map(fail, {"a": None}, {"a": jnp.ones(2)}, outputs=2)
     assert updates == {"a": None} and state["a"].shape == (2,)
 
 
 def test_floats_are_told_from_the_rest():
     leaves = [1.0, 1, True, "x", jnp.ones(1), jnp.ones(1, int), jax.random.key(0), 1j, np.zeros(1, jax.dtypes.float0)]
-    assert [tree.is_float(x) for x in leaves] == [True, False, False, False, True, False, False, True, False]
+    assert [leafwise.is_float(x) for x in leaves] == [True, False, False, False, True, False, False, True, False]
 
 
 def test_widening_touches_only_narrow_floats():
     leaves = {name: jnp.ones(2, name) for name in ("bfloat16", "float16", "float32", "int8", "complex64", "bool")}
-    wide = tree.widen(leaves | {"key": jax.random.key(0)})
+    wide = leafwise.widen(leaves | {"key": jax.random.key(0)})
     assert wide["bfloat16"].dtype == wide["float16"].dtype == jnp.float32
     assert all(wide[name] is leaves[name] for name in ("float32", "int8", "complex64", "bool"))
 
 
 def test_zeros_are_wide_unless_told_otherwise():
     leaf = jnp.ones(3, jnp.bfloat16)
-    assert tree.zeros(leaf).dtype == jnp.float32
-    assert tree.zeros(leaf, "bfloat16").dtype == jnp.bfloat16
-    assert tree.zeros(jnp.ones(2, complex)).dtype == jnp.complex64
-    assert tree.zeros(jnp.ones(2, complex), real=True).dtype == jnp.float32
-    assert not tree.zeros(1.0).weak_type
+    assert leafwise.zeros(leaf).dtype == jnp.float32
+    assert leafwise.zeros(leaf, "bfloat16").dtype == jnp.bfloat16
+    assert leafwise.zeros(jnp.ones(2, complex)).dtype == jnp.complex64
+    assert leafwise.zeros(jnp.ones(2, complex), real=True).dtype == jnp.float32
+    assert not leafwise.zeros(1.0).weak_type
 
 
 def test_leaves_that_look_alike_share_one_trace():
@@ -78,7 +78,7 @@ def test_leaves_that_look_alike_share_one_trace():
 
     params = [jnp.full(3, i, jnp.float32) for i in range(4)] + [jnp.ones(2)]
     keep, slots = [True, True, False, False, True], [None, None, None, None, {"a": jnp.ones(1), "b": None}]
-    mapped = lambda params, slots: tree.unzip_map(leaf, params, keep, slots, outputs=2)
+    mapped = lambda params, slots: leafwise.unzip_map(leaf, params, keep, slots, outputs=2)
     eager = mapped(params, slots)
     assert len(seen) == 5
     seen.clear()
@@ -90,7 +90,7 @@ def test_leaves_that_look_alike_share_one_trace():
 
 def test_one_trace_serves_under_every_transformation():
     params, scale = [jnp.arange(3.0)] * 3, jnp.arange(4.0)
-    loss = lambda scale, params: tree.norm(tree.map(lambda x: jnp.sin(x * scale), params))
+    loss = lambda scale, params: leafwise.norm(leafwise.map(lambda x: jnp.sin(x * scale), params))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
         jax.jit(jax.vmap(jax.grad(loss), (0, None)))(scale, params),
@@ -116,12 +116,12 @@ def test_a_call_is_named_after_its_formula():
 
 
 def test_on_one_device_small_leaves_are_reduced_together(one_device):
-    small, large = jax.ShapeDtypeStruct((4, 4), jnp.float32), jax.ShapeDtypeStruct((tree.SMALL + 1,), jnp.float32)
-    leaves = [small] * (2 * tree.BUNDLE + 1) + [large] * 2
-    lowered = jax.jit(tree.norm).lower(leaves)
+    small, large = jax.ShapeDtypeStruct((4, 4), jnp.float32), jax.ShapeDtypeStruct((leafwise.SMALL + 1,), jnp.float32)
+    leaves = [small] * (2 * leafwise.BUNDLE + 1) + [large] * 2
+    lowered = jax.jit(leafwise.norm).lower(leaves)
     assert lowered.as_text().count("call @_squares") == 4  # two full bundles, two large leaves
     reductions = [line for line in lowered.compile().as_text().splitlines() if " reduce(" in line]
     assert len(reductions) <= 4 + 1 + 1  # the leaf left over, the sum of sums
     x = [jnp.full(y.shape, 0.5) for y in leaves]
     expected = np.sqrt(sum(y.size * 0.25 for y in leaves))
-    np.testing.assert_allclose([tree.norm(x), jax.jit(tree.norm)(x)], [expected] * 2, rtol=1e-6)  # float32
+    np.testing.assert_allclose([leafwise.norm(x), jax.jit(leafwise.norm)(x)], [expected] * 2, rtol=1e-6)  # float32
