@@ -21,7 +21,7 @@ from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
 from benchmarks import report, trees
-from benchmarks.recipes import LIBRARIES, RECIPES, step_of
+from benchmarks.recipes import LIBRARIES, build, step_of
 
 HEADING = "Compiled for accelerators"
 
@@ -117,7 +117,7 @@ def measure(accelerator: Accelerator, library: ModuleType, recipe: str, params: 
     def on_device(tree):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
-    tx = RECIPES[recipe](library)
+    tx = build(recipe, library)
     state = jax.eval_shape(tx.init, params)
     step = jax.jit(step_of(library, tx), donate_argnums=(0, 1))
     compiled = step.lower(on_device(params), on_device(state), on_device(params)).compile(accelerator.options)

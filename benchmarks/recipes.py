@@ -1,4 +1,4 @@
-"""The methods that are measured, each written once for both libraries, and the training step around them."""
+"""The methods that are measured, from either library, and the training step around them."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -7,33 +7,17 @@ from typing import Any
 import optax
 
 import gradtx
+from benchmarks.catalogue import CATALOGUE
 
 LIBRARIES: tuple[ModuleType, ModuleType] = (gradtx, optax)
 
-# Hyperparameters are spelled out where the step would otherwise leave out work that users ask for. Optax writes
-# `momentum` as its sgd.
-RECIPES: dict[str, Callable[[Any], Any]] = {
-    "sgd": lambda lib: lib.sgd(0.01, momentum=0.9),
-    "adam": lambda lib: lib.adam(1e-3),
-    "adamw": lambda lib: lib.adamw(1e-3, weight_decay=0.01),
-    "clip+adamw": lambda lib: lib.chain(lib.clip_by_global_norm(1.0), lib.adamw(1e-3, weight_decay=0.01)),
-    "sgd nesterov": lambda lib: lib.sgd(0.01, momentum=0.9, nesterov=True),
-    "momentum": lambda lib: lib.momentum(0.01, 0.9) if lib is gradtx else lib.sgd(0.01, momentum=0.9),
-    "lion": lambda lib: lib.lion(1e-4, weight_decay=0.1),
-    "lamb": lambda lib: lib.lamb(1e-3, weight_decay=0.01),
-    "lars": lambda lib: lib.lars(0.1, weight_decay=1e-4),
-    "adafactor": lambda lib: lib.adafactor(0.01),
-    "rmsprop": lambda lib: lib.rmsprop(1e-3),
-    "rmsprop centered": lambda lib: lib.rmsprop(1e-3, centered=True, momentum=0.9),
-    "adagrad": lambda lib: lib.adagrad(0.01),
-    "amsgrad": lambda lib: lib.amsgrad(1e-3),
-    "adabelief": lambda lib: lib.adabelief(1e-3),
-    "radam": lambda lib: lib.radam(1e-3),
-    "nadam": lambda lib: lib.nadam(1e-3),
-    "nadamw": lambda lib: lib.nadamw(1e-3, weight_decay=0.01),
-    "adamax": lambda lib: lib.adamax(1e-3),
-    "adamaxw": lambda lib: lib.adamaxw(1e-3, weight_decay=0.01),
-}
+RECIPES = {name: entry for name, entry in CATALOGUE.items() if entry.moves}
+
+
+def build(recipe: str, library: ModuleType) -> Any:
+    """The recipe's method, from one of the libraries."""
+    entry = RECIPES[recipe]
+    return entry.theirs(library) if library is optax and entry.theirs else entry.build(library)
 
 
 def step_of(library: ModuleType, tx: Any) -> Callable:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from benchmarks import report, torch_steps, trees
-from benchmarks.recipes import LIBRARIES, RECIPES, step_of
+from benchmarks.recipes import LIBRARIES, build, step_of
 from benchmarks.torch_steps import TorchRunner
 
 HEADING = "Step time"
@@ -44,7 +44,7 @@ class Runner:
     """One library's compiled step with the parameters and state it works on."""
 
     def __init__(self, library: ModuleType, recipe: str, params: Any, grads: Any) -> None:
-        tx = RECIPES[recipe](library)
+        tx = build(recipe, library)
         self.params = jax.tree.map(lambda x: x.copy(), params)  # donated to the first step
         self.state = jax.jit(tx.init)(params)
         self.grads = grads

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from benchmarks import report, trees
-from benchmarks.recipes import LIBRARIES, RECIPES, step_of
+from benchmarks.recipes import LIBRARIES, build, step_of
 
 Result = TypeVar("Result")
 
@@ -54,7 +54,7 @@ def memory_cost(compiled: jax.stages.Compiled, parameters: int) -> tuple[float, 
 
 def measure(library: ModuleType, recipe: str, params: Any, traces: int = 3) -> Cost:
     """Compiles one step for a tree of shapes."""
-    tx = RECIPES[recipe](library)
+    tx = build(recipe, library)
     state = jax.eval_shape(tx.init, params)
     step = jax.jit(step_of(library, tx), donate_argnums=(0, 1))
 

@@ -7,7 +7,7 @@ from gradtx.combine.chain import named_chain as named_chain
 from gradtx.combine.guard import ApplyIfFiniteState as ApplyIfFiniteState
 from gradtx.combine.guard import apply_if_finite as apply_if_finite
 from gradtx.combine.masking import masked as masked
-from gradtx.combine.monitor import MonitorState as MonitorState
+from gradtx.combine.monitor import MonitoredState as MonitoredState
 from gradtx.combine.monitor import metrics as metrics
 from gradtx.combine.monitor import monitor as monitor
 from gradtx.combine.record import record as record
@@ -49,7 +49,9 @@ from gradtx.optimizers.newton import scale_by_newton as scale_by_newton
 from gradtx.optimizers.radam import radam as radam
 from gradtx.optimizers.radam import scale_by_radam as scale_by_radam
 from gradtx.optimizers.rmsprop import ScaleByRmsState as ScaleByRmsState
+from gradtx.optimizers.rmsprop import ScaleByRmsWithCountState as ScaleByRmsWithCountState
 from gradtx.optimizers.rmsprop import ScaleByRStdDevState as ScaleByRStdDevState
+from gradtx.optimizers.rmsprop import ScaleByRStdDevWithCountState as ScaleByRStdDevWithCountState
 from gradtx.optimizers.rmsprop import rmsprop as rmsprop
 from gradtx.optimizers.rmsprop import scale_by_rms as scale_by_rms
 from gradtx.optimizers.rmsprop import scale_by_stddev as scale_by_stddev

@@ -1,7 +1,9 @@
 """Time: the count of updates made, and hyperparameters that may depend on it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -41,13 +43,34 @@ def tick(count: Array) -> Array:
     return jnp.minimum(count, jnp.iinfo(jnp.int32).max - 1) + 1
 
 
+_now: ContextVar[Array | None] = ContextVar("now", default=None)
+
+
+@contextmanager
+def time(count: Array) -> Iterator[None]:
+    """Within it, it is the time of what keeps none of its own: a chain's links, what is accumulated for."""
+    token = _now.set(count)
+    try:
+        yield
+    finally:
+        _now.reset(token)
+
+
+def now() -> Array | None:
+    """The count of what stands around, for a formula whose state has none; None alone, where nothing keeps time.
+
+    For `at`, which then takes numbers and no schedules.
+    """
+    return _now.get()
+
+
 def as_float(count: ArrayLike) -> Array:
     """A count as a floating number that takes the dtype of what it meets, as a Python number does."""
     with jax.numpy_dtype_promotion("standard"):
         return jnp.asarray(count) * 1.0
 
 
-def at(count: Array, *values: Hyperparameter) -> tuple[Any, ...]:
+def at(count: Array | None, *values: Hyperparameter) -> tuple[Any, ...]:
     """Each hyperparameter's value at `count`: a Python float, or a floating array, float32 or wider.
 
     The only place where a schedule is called. The first update is made at count 0. A number is rounded once, to the
@@ -80,8 +103,16 @@ def held(owner: Value, *, scalars: bool) -> Any:
         if isinstance(x, (int, float)):
             return x if isinstance(x, int) else interval.nearest(x)
         if callable(x):
-            return lambda count: kept(f"the schedule {name} returned", interval, x(count))
+            return lambda count: kept(f"the schedule {name} returned", interval, x(timely(name, count)))
         return kept(f"{name} has", interval, x)
+
+    def timely(name: str, count: Array | None) -> Array:
+        if count is None:
+            raise ValueError(
+                f"`{type(owner).__name__}`: {name} is a schedule, and this transformation keeps no time when it stands "
+                f"alone: put it in a chain, `chain({type(owner).__name__}(...))`."
+            )
+        return count
 
     def kept(what: str, interval: Interval, x: Any) -> Array:
         try:
@@ -107,7 +138,7 @@ def held(owner: Value, *, scalars: bool) -> Any:
     return now
 
 
-def _array_at(count: Array, x: Hyperparameter) -> Array:
+def _array_at(count: Array | None, x: Hyperparameter) -> Array:
     x = _wide(jnp.asarray(x(count) if callable(x) else x))
     return x if jnp.issubdtype(x.dtype, jnp.floating) else as_float(x)
 

@@ -12,9 +12,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 import gradtx
+from benchmarks.catalogue import CATALOGUE
 from gradtx.value import Value
 
-from .catalogue import CATALOGUE
 from .steps import avals, step, tree_of
 
 ONE = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[1:2])
@@ -28,14 +28,14 @@ def strict_everywhere(strict):
 
 @pytest.fixture(params=CATALOGUE, scope="module")
 def tx(request):
-    return CATALOGUE[request.param]()
+    return CATALOGUE[request.param].build(gradtx)
 
 
 @pytest.fixture(params=CATALOGUE, scope="module")
 def unmasked(request):
     """For trees with other paths than those of the masks."""
     if "masked" not in request.param:
-        return CATALOGUE[request.param]()
+        return CATALOGUE[request.param].build(gradtx)
     return gradtx.monitor(gradtx.masked(gradtx.adamw(0.1, mask=True), True))
 
 
@@ -62,7 +62,7 @@ def test_each_device_of_a_manual_axis_trains_its_own(tx):
 
 @pytest.mark.parametrize("name", ["adafactor all", "apply_if_finite", "monitor masked", "lamb", "newton cg"])
 def test_a_device_of_a_manual_axis_computes_what_it_would_alone(name):
-    tx, trees = CATALOGUE[name](), [tree_of("float32", seed, lead=(2,)) for seed in (0, 1)]
+    tx, trees = CATALOGUE[name].build(gradtx), [tree_of("float32", seed, lead=(2,)) for seed in (0, 1)]
     at = lambda i, x: jax.tree.map(lambda x: x[i], x)
 
     def per_device(params, grads):
@@ -97,7 +97,7 @@ def test_state_is_made_where_the_parameters_were_put(tx, place):
 )
 @pytest.mark.parametrize("name", ["adamw", "adafactor", "monitor", "apply_if_finite"])
 def test_the_second_step_on_one_device_compiles_nothing(name, place):
-    tx = CATALOGUE[name]()
+    tx = CATALOGUE[name].build(gradtx)
     params, grads = jax.device_put((tree_of("float32"), tree_of("float32", 1)), place)
     state, compiled, seen = tx.init(params), jax.jit(lambda *args: step(tx, *args)), []
     params, state = compiled(params, state, grads)

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from gradtx.clock import ClockState, start, tick
+from gradtx.clock import ClockState, start, tick, time
 from gradtx.core import GradientTransformation, as_transformation, transformation
 from gradtx.paths import MismatchError
 from gradtx.value import part, static
@@ -78,7 +78,8 @@ class Chain(GradientTransformation):
         for name, link in zip(self.names, self.links, strict=True):
             link_state = state.get(name, ClockState(state["count"]))
             try:
-                updates, link_state = link.bare_update(updates, link_state, params, **extra)
+                with time(state["count"]):
+                    updates, link_state = link.bare_update(updates, link_state, params, **extra)
             except MismatchError as error:
                 raise ValueError(f"`{link.name}`: {error}.") from error.__cause__
             if name in state:

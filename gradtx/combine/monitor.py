@@ -19,7 +19,7 @@ from gradtx.value import part, state
 
 
 @state
-class MonitorState(NamedTuple):
+class MonitoredState(NamedTuple):
     """State of `monitor`. `metrics` reads it."""
 
     count: Array  # int32 scalar: updates made so far
@@ -62,7 +62,7 @@ class monitor(GradientTransformation):
         rates: Any = {name: zero() for name in paths.names(params)} if _has_groups(self.inner) else zero()
         ratios = jax.tree.map(zero, paths.plain(params))
         counts = differing_like((start(), start()), params)
-        return MonitorState(start(), rates, zero(), zero(), ratios, *counts, inner=self.inner.bare_init(params))
+        return MonitoredState(start(), rates, zero(), zero(), ratios, *counts, inner=self.inner.bare_init(params))
 
     def update(self, updates, state, params=None, **extra):
         with listening() as said:
@@ -70,7 +70,7 @@ class monitor(GradientTransformation):
         update_norm, update_ratio = _norm_and_ratios(outgoing, state.update_ratio, params)
         like = updates if params is None else params
         happened = lambda count, name: jnp.where(_happened(said, name), tick(count), count)
-        return outgoing, MonitorState(
+        return outgoing, MonitoredState(
             count=tick(state.count),
             learning_rate=differing_like(_rates(said, state.learning_rate, like), like),
             gradient_norm=leafwise.norm(jax.tree.map(lambda g: again(g)[0], updates)),
@@ -86,7 +86,7 @@ def metrics(state: Any) -> dict[str, Array]:
     """What the `monitor` in a state has seen: scalars by name, ready for a log or a plot.
 
     Args:
-      state: anything that holds a `MonitorState`: a chain's state, a `TrainState`, an `nnx.Optimizer`'s; under `vmap`
+      state: anything that holds a `MonitoredState`: a chain's state, a `TrainState`, an `nnx.Optimizer`'s; under `vmap`
         or `scan`, stacked.
 
     Returns:
@@ -95,9 +95,9 @@ def metrics(state: Any) -> dict[str, Array]:
       "learning_rate/" and its path; "learning_rate" is then the largest of them.
 
     Raises:
-      ValueError: there is no `MonitorState`, or more than one.
+      ValueError: there is no `MonitoredState`, or more than one.
     """
-    is_monitor = lambda x: isinstance(x, MonitorState)
+    is_monitor = lambda x: isinstance(x, MonitoredState)
     found = [x for x in jax.tree.leaves(state, is_leaf=is_monitor) if is_monitor(x)]
     if len(found) != 1:
         hint = ": wrap the transformation, `monitor(tx)`" if not found else ": pass the state of one"

@@ -3,10 +3,9 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
 
 from gradtx import leafwise
-from gradtx.clock import Hyperparameter, at, start, tick
+from gradtx.clock import Hyperparameter, at, now, start
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq
@@ -18,7 +17,6 @@ from gradtx.value import number, state
 class ScaleByRssState(NamedTuple):
     """State of `scale_by_rss`."""
 
-    count: Array  # int32 scalar: updates made so far
     sum_of_squares: Params  # initial_accumulator_value + sum of |g|^2, real, float32 or wider
 
 
@@ -43,17 +41,17 @@ class scale_by_rss(GradientTransformation):
 
     def init(self, params):
         (initial,) = at(start(), self.initial_accumulator_value)
-        return ScaleByRssState(start(), sum_of_squares=leafwise.full(params, initial, real=True))
+        return ScaleByRssState(leafwise.full(params, initial, real=True))
 
     def update(self, updates, state, params=None, **extra):
-        (eps,) = at(state.count, self.eps)
+        (eps,) = at(now(), self.eps)
 
         def leaf(g, s):
             s = s + abs_sq(g)
             return g * jnp.where(s > 0, 1 / jnp.sqrt(jnp.where(s > 0, s + eps, 1.0)), 0.0), s
 
         updates, s = leafwise.unzip_map(leaf, updates, state.sum_of_squares, outputs=2)
-        return updates, ScaleByRssState(tick(state.count), s)
+        return updates, ScaleByRssState(s)
 
 
 def adagrad(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx import leafwise
-from gradtx.clock import Hyperparameter, at, start, tick
+from gradtx.clock import Hyperparameter, at, now, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root
@@ -19,8 +19,15 @@ from gradtx.value import flag, number, state
 class ScaleByRmsState(NamedTuple):
     """State of `scale_by_rms`."""
 
-    count: Array  # int32 scalar: updates made so far
     nu: Params  # running mean of |g|^2, real, float32 or wider
+
+
+@state
+class ScaleByRmsWithCountState(NamedTuple):
+    """State of `scale_by_rms` with `bias_correction`."""
+
+    count: Array  # int32 scalar: updates made so far
+    nu: Params
 
 
 @transformation
@@ -49,28 +56,37 @@ class scale_by_rms(GradientTransformation):
 
     def init(self, params):
         (initial,) = at(start(), self.initial_scale)
-        return ScaleByRmsState(start(), nu=leafwise.full(params, initial, real=True))
+        nu = leafwise.full(params, initial, real=True)
+        return ScaleByRmsWithCountState(start(), nu) if self.bias_correction else ScaleByRmsState(nu)
 
     def update(self, updates, state, params=None, **extra):
-        decay, eps = at(state.count, self.decay, self.eps)
-        count = tick(state.count)
-        unbias = 1 / ema_mass(decay, count) if self.bias_correction else 1
+        decay, eps = at(state.count if self.bias_correction else now(), self.decay, self.eps)
+        count = {"count": tick(state.count)} if self.bias_correction else {}
+        unbias = 1 / ema_mass(decay, count["count"]) if count else 1
 
         def leaf(g, nu):
             nu = ema(nu, abs_sq(g), decay)
             return g / _regularized_root(nu * unbias, eps, self.eps_in_sqrt), nu
 
         updates, nu = leafwise.unzip_map(leaf, updates, state.nu, outputs=2)
-        return updates, ScaleByRmsState(count, nu)
+        return updates, state._replace(nu=nu, **count)
 
 
 @state
 class ScaleByRStdDevState(NamedTuple):
     """State of `scale_by_stddev`."""
 
-    count: Array  # int32 scalar: updates made so far
     mu: Params  # running mean of g, float32 or wider
     nu: Params  # running mean of |g|^2, real, float32 or wider
+
+
+@state
+class ScaleByRStdDevWithCountState(NamedTuple):
+    """State of `scale_by_stddev` with `bias_correction`."""
+
+    count: Array  # int32 scalar: updates made so far
+    mu: Params
+    nu: Params
 
 
 @transformation
@@ -94,12 +110,13 @@ class scale_by_stddev(GradientTransformation):
 
     def init(self, params):
         (initial,) = at(start(), self.initial_scale)
-        return ScaleByRStdDevState(start(), mu=leafwise.zeros(params), nu=leafwise.full(params, initial, real=True))
+        slots = leafwise.zeros(params), leafwise.full(params, initial, real=True)
+        return ScaleByRStdDevWithCountState(start(), *slots) if self.bias_correction else ScaleByRStdDevState(*slots)
 
     def update(self, updates, state, params=None, **extra):
-        decay, eps = at(state.count, self.decay, self.eps)
-        count = tick(state.count)
-        unbias = 1 / ema_mass(decay, count) if self.bias_correction else 1
+        decay, eps = at(state.count if self.bias_correction else now(), self.decay, self.eps)
+        count = {"count": tick(state.count)} if self.bias_correction else {}
+        unbias = 1 / ema_mass(decay, count["count"]) if count else 1
 
         def leaf(g, mu, nu):
             mu, nu = ema(mu, g, decay), ema(nu, abs_sq(g), decay)
@@ -107,7 +124,7 @@ class scale_by_stddev(GradientTransformation):
             return g / _regularized_root(variance, eps, self.eps_in_sqrt), mu, nu
 
         updates, mu, nu = leafwise.unzip_map(leaf, updates, state.mu, state.nu, outputs=3)
-        return updates, ScaleByRStdDevState(count, mu, nu)
+        return updates, state._replace(mu=mu, nu=nu, **count)
 
 
 def rmsprop(

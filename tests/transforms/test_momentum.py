@@ -72,7 +72,14 @@ def test_a_scheduled_decay_takes_the_value_of_its_step(nesterov):
     def decay(t):
         return 0.9 - 0.5 / (t + 1)
 
-    check(gradtx.trace(decay, nesterov), trace(decay, nesterov), coupling=LOOSE)
+    check(gradtx.chain(gradtx.trace(decay, nesterov)), trace(decay, nesterov), coupling=LOOSE)
+
+
+def test_alone_it_keeps_no_time_and_says_so():
+    state = gradtx.trace(lambda t: 0.9).init(jnp.ones(2))
+    assert state._fields == ("trace",)
+    with pytest.raises(ValueError, match=r"`trace`: decay is a schedule.*`chain\(trace\(...\)\)`"):
+        gradtx.trace(lambda t: 0.9).update(jnp.ones(2), state)
 
 
 def test_a_debiased_mean_of_equal_gradients_is_the_gradient_at_every_step():
