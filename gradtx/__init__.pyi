@@ -13,6 +13,7 @@ from gradtx.combine.monitor import monitor as monitor
 from gradtx.combine.record import record as record
 from gradtx.core import EmptyState as EmptyState
 from gradtx.core import GradientTransformation as GradientTransformation
+from gradtx.core import eval_params as eval_params
 from gradtx.core import identity as identity
 from gradtx.core import transformation as transformation
 from gradtx.optimizers.adabelief import ScaleByBeliefState as ScaleByBeliefState
@@ -75,11 +76,11 @@ from gradtx.schedules.restarts import cosine_restarts as cosine_restarts
 from gradtx.schedules.restarts import sgdr_schedule as sgdr_schedule
 from gradtx.schedules.schedule import Schedule as Schedule
 from gradtx.schedules.schedule import constant_schedule as constant_schedule
-from gradtx.transforms.clip import ZeroNansState as ZeroNansState
-from gradtx.transforms.clip import clip as clip
-from gradtx.transforms.clip import clip_by_block_rms as clip_by_block_rms
-from gradtx.transforms.clip import clip_by_global_norm as clip_by_global_norm
-from gradtx.transforms.clip import zero_nans as zero_nans
+from gradtx.transforms.clipping import ZeroNansState as ZeroNansState
+from gradtx.transforms.clipping import clip as clip
+from gradtx.transforms.clipping import clip_by_block_rms as clip_by_block_rms
+from gradtx.transforms.clipping import clip_by_global_norm as clip_by_global_norm
+from gradtx.transforms.clipping import zero_nans as zero_nans
 from gradtx.transforms.decay import add_decayed_weights as add_decayed_weights
 from gradtx.transforms.decay import add_l1_subgradient as add_l1_subgradient
 from gradtx.transforms.decay import proximal_l1 as proximal_l1

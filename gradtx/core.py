@@ -124,6 +124,10 @@ class GradientTransformation(Value):
         """`update` as written, on wide arrays, for combinators: they widen once for all their links."""
         raise TypeError(f"`{type(self).__name__}` has no `update`: write one in the class.")
 
+    def eval_params(self, state: State, params: Params) -> Params:
+        """The parameters to evaluate with, where they are not the ones that are trained: see `gradtx.eval_params`."""
+        return params
+
     init = public("init", _init, bare_init)
     update = public("update", _update, bare_update)
 
@@ -203,6 +207,17 @@ def require_params(params: Params | None, tx: GradientTransformation) -> Params:
     if params is None:
         raise ValueError(f"`{tx.name}` reads the parameters: call `update(updates, state, params)`.")
     return params
+
+
+def eval_params(tx: Any, state: State, params: Params) -> Params:
+    """The parameters to evaluate the model with: the average that a schedule-free method or another keeps, or `params`.
+
+    Args:
+      tx: the transformation that trains, of any depth: chains, masks, partitions, accumulation hand the question on.
+      state: its state now.
+      params: the parameters now, at which gradients are taken.
+    """
+    return as_transformation("eval_params", "tx", tx).eval_params(state, params)
 
 
 def on_part(extra: dict[str, Any], params: Params | None) -> dict[str, Any]:

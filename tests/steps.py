@@ -24,7 +24,7 @@ def convex(params):
 
 
 def step(tx, params, state, grads):
-    updates, state = tx.update(grads, state, params, value_fn=convex)
+    updates, state = tx.update(grads, state, params, value_fn=convex, value=convex(params), grad=grads)
     return gradtx.apply_updates(params, updates), state
 
 

@@ -324,3 +324,11 @@ def test_the_parameters_dtype_decides_what_is_passed_over():
     moved = gradtx.apply_updates(params, updates)
     assert moved["none"].tolist() == [1, 1] and moved["steps"] is params["steps"]
     assert gradtx.apply_updates({"a": jnp.ones(2)}, {"a": np.array([1, 2])})["a"].tolist() == [2, 3]
+
+
+def test_eval_params_are_the_params_unless_a_transformation_says_otherwise():
+    params = {"w": jnp.ones(2), "b": None}
+    tx = gradtx.chain(gradtx.clip(1.0), gradtx.masked(gradtx.apply_if_finite(gradtx.adamw(0.1)), {"w": True}))
+    state = gradtx.monitor(tx).init(params)
+    assert gradtx.eval_params(gradtx.monitor(tx), state, params) is not None
+    assert gradtx.eval_params(gradtx.monitor(tx), state, params)["w"] is params["w"]

@@ -86,6 +86,11 @@ class Chain(GradientTransformation):
                 new_state[name] = link_state
         return updates, new_state
 
+    def eval_params(self, state, params):
+        for name, link in zip(self.names, self.links, strict=True):
+            params = link.eval_params(state.get(name, ClockState(state["count"])), params)
+        return params
+
     def __repr__(self) -> str:
         if self.names == _generated(self.links):
             return f"chain({', '.join(map(repr, self.links))})"

@@ -47,6 +47,9 @@ class apply_if_finite(GradientTransformation):
         state = ApplyIfFiniteState(start(), jnp.array(True), start(), self.inner.bare_init(params))
         return differing_like(state, params)
 
+    def eval_params(self, state, params):
+        return self.inner.eval_params(state.inner_state, params)
+
     def update(self, updates, state, params=None, **extra):
         finite = ~leafwise.anywhere(lambda g: ~jnp.isfinite(g), updates)
         heard, about = is_heard(), []  # of what is recorded in the branch: all but the values, which come out of it

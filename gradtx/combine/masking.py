@@ -122,6 +122,10 @@ class masked(GradientTransformation):
     def init(self, params):
         return self.inner.bare_init(_kept(params, chosen(self.mask, params, self.name)))
 
+    def eval_params(self, state, params):
+        inside = self.inner.eval_params(state, _kept(params, chosen(self.mask, params, self.name)))
+        return leafwise.choose(lambda p, x: p if x is None else x, params, inside)
+
     def update(self, updates, state, params=None, **extra):
         mask = chosen(self.mask, updates if params is None else params, self.name)
         kept, kept_params = _kept(updates, mask), None if params is None else _kept(params, mask)

@@ -64,6 +64,9 @@ class monitor(GradientTransformation):
         counts = differing_like((start(), start()), params)
         return MonitoredState(start(), rates, zero(), zero(), ratios, *counts, inner=self.inner.bare_init(params))
 
+    def eval_params(self, state, params):
+        return self.inner.eval_params(state.inner, params)
+
     def update(self, updates, state, params=None, **extra):
         with listening() as said:
             outgoing, inner = self.inner.bare_update(updates, state.inner, params, **extra)
