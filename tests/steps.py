@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradtx
+import gradtx.combine.chain
+from benchmarks.catalogue import CATALOGUE
 
 
 def tree_of(dtype, seed=0, lead=()):
@@ -29,7 +31,31 @@ def step(tx, params, state, grads):
 
 
 def run(tx, params, steps=3):
-    state = tx.init(params)
-    for seed in range(1, steps + 1):
-        params, state = step(tx, params, state, tree_of("float32", seed))
-    return params, state
+    """Parameters and state after some steps, traced once for all of them."""
+    body = lambda carry, grads: (step(tx, *carry, grads), None)
+    return jax.lax.scan(body, (params, tx.init(params)), tree_of("float32", 1, lead=(steps,)))[0]
+
+
+def _links(tx):
+    """What a transformation is made of: a chain's links, their parts, what stands alone."""
+    if isinstance(tx, gradtx.combine.chain.Chain):
+        return [x for link in tx.links for x in _links(link)]
+    return [tx]
+
+
+def first_of_their_kind(catalogue):
+    """The names of the entries that hold a link that no entry before them holds: of another class or with other flags.
+
+    What is proved of the links is proved of their chains: an alias of links that stand in the catalogue themselves is
+    the same formulas once more.
+    """
+    seen, first = set(), []
+    for name, entry in catalogue.items():
+        kinds = {jax.tree.structure(link) for link in _links(entry.build(gradtx))}
+        if not kinds <= seen:
+            first.append(name)
+        seen |= kinds
+    return first
+
+
+FIRST = first_of_their_kind(CATALOGUE)

@@ -8,7 +8,6 @@ import pytest
 
 import gradtx
 from benchmarks.catalogue import CATALOGUE
-from gradtx.schedules.schedule import Schedule
 
 from .public import PUBLIC, TUNING
 
@@ -45,11 +44,3 @@ def test_the_only_namespace_is_tuning():
 def test_every_public_thing_says_what_it_does():
     for name, x in (PUBLIC | TUNING).items():
         assert name == "Hyperparameter" or (inspect.getdoc(x) or "").strip(), name
-
-
-def test_the_readme_lists_every_method():
-    readme = (ROOT / "README.md").read_text()
-    for name, x in PUBLIC.items():
-        if inspect.isfunction(x) and inspect.getmodule(x).__name__.startswith("gradtx.optimizers"):
-            assert f"`{name}`" in readme, name
-    assert issubclass(PUBLIC["constant_schedule"], Schedule)

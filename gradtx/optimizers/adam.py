@@ -127,6 +127,7 @@ def adamw(
       weight_decay: fraction of p removed per update, before the learning rate multiplies it. Not negative.
       mask: which leaves decay; None, all. See `add_decayed_weights`.
 
+    Reads: params.
     Source: Loshchilov, Hutter, Decoupled weight decay regularization, ICLR 2019, Algorithm 2 (arXiv:1711.05101), with
       its schedule multiplier and learning rate merged, as in PyTorch.
     """
@@ -166,5 +167,5 @@ def nadamw(
     *,
     nesterov: bool = True,
 ) -> GradientTransformation:
-    """`adamw` with `nesterov`. Source: as `nadam` and `adamw`."""
+    """`adamw` with `nesterov`. Source: Dozat, 2016, as `nadam`, and Loshchilov, Hutter, 2019, as `adamw`."""
     return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=nesterov)

@@ -73,7 +73,7 @@ def adamaxw(
     weight_decay: Hyperparameter = 1e-4,
     mask: Any = None,
 ) -> GradientTransformation:
-    """Adamax with decoupled weight decay. Other arguments: `scale_by_adamax`, `adamw`."""
+    """Adamax with decoupled weight decay. Other arguments: `scale_by_adamax`, `adamw`. Reads: params."""
     return chain(
         scale_by_adamax(b1, b2, eps), add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate)
     )

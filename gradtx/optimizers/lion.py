@@ -78,6 +78,8 @@ def lion(
       learning_rate: in units of the parameters; 3 to 10 times below AdamW's.
       weight_decay: 3 to 10 times above AdamW's, to keep learning_rate weight_decay. Not negative.
       mask: which leaves decay; see `add_decayed_weights`.
+
+    Reads: params.
     """
     return chain(
         scale_by_lion(b1, b2, mu_dtype), add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate)

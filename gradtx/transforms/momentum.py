@@ -31,7 +31,8 @@ class trace(GradientTransformation):
     theta' = theta - decay v it is v = decay v + lr grad(theta - decay v), theta = theta - v.
 
     Args:
-      decay: in [0, 1); the memory is about 1 / (1 - decay) updates. A constant gradient is amplified by that much.
+      decay: in [0, 1]; the memory is about 1 / (1 - decay) updates, all of them at 1. A constant gradient is amplified
+        by that much.
       nesterov: look one step ahead.
       accumulator_dtype: storage of v; None means float32 or wider.
 
@@ -40,7 +41,7 @@ class trace(GradientTransformation):
       Hinton, On the importance of initialization and momentum in deep learning, ICML 2013.
     """
 
-    decay: Hyperparameter = number(within="[0, 1)")
+    decay: Hyperparameter = number(within="[0, 1]")
     nesterov: bool = flag(default=False)
     accumulator_dtype: DTypeLike | None = storage_dtype(default=None)
 

@@ -1,0 +1,90 @@
+"""The table of methods, from the catalogue and the docstrings: what each does, keeps and reads, and its source.
+
+Usage: python -m benchmarks.methods [--write [FILE]]     prints it, or writes docs/methods.md
+"""
+
+import argparse
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradtx
+from benchmarks.catalogue import CATALOGUE
+
+PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
+
+HEAD = """# Methods
+
+Every transformation of gradtx, written from the catalogue and the docstrings by `python -m benchmarks.methods --write`.
+State is per float32 parameter. *Moves* is what a compiled step moves, and its temporary buffers, in bytes per parameter
+on a CPU: reading gradients and parameters and writing parameters is 12, each slot of state 8 more. `help(gradtx.NAME)`
+has the formula.
+"""
+
+ROOMS = {
+    "optimizers": "Optimizers and what they are made of",
+    "transforms": "Transforms: one idea each",
+    "combine": "Transformations made of transformations",
+    "core": "The least",
+}
+
+
+def names() -> dict[str, Callable]:
+    """The public transformations of the catalogue, in its order."""
+    found = dict.fromkeys(name.split()[0].removeprefix("contrib.") for name in CATALOGUE if "+" not in name)
+    return {name: getattr(gradtx, name) for name in found}
+
+
+def section(text: str, title: str) -> str:
+    """The first sentence that a docstring says after "State: ", "Reads: " or "Source: "."""
+    match = re.search(rf"\b{title}: (.*?)(?=\s[A-Z][A-Za-z ]+:\s|\n\n|\Z)", text, re.S)
+    sentence = re.split(r"(?<!et al)\. (?=[A-Z])", re.sub(r"\s+", " ", match[1]))[0] if match else ""
+    return sentence.strip().rstrip(".;").replace(" per float32 parameter", "")
+
+
+def told(x: Any, title: str) -> str:
+    """The section of a docstring; of an alias that has none, that of the transformation to which it points."""
+    text = inspect.getdoc(x) or ""
+    found = section(text, title)
+    pointed = re.search(r"(?:Other arguments|Others|Arguments): `(\w+)`|^`(\w+)` with|as in `(scale_by_\w+)`", text)
+    if not found and pointed:
+        return told(getattr(gradtx, next(filter(None, pointed.groups()))), title)
+    return found
+
+
+def row(name: str, x: Any) -> list[str]:
+    """The cells of a table: name, purpose, state, what it reads, bytes moved, source."""
+    moves = next((entry.moves for key, entry in CATALOGUE.items() if key.removeprefix("contrib.") == name), None)
+    purpose = (inspect.getdoc(x) or "").splitlines()[0]
+    purpose = re.split(r" Others?(?: arguments)?: | Source: ", purpose)[0].rstrip(".:")
+    moved = f"{moves[0]:g}, {moves[1]:g}" if moves else ""
+    cells = [f"`{name}`", purpose, told(x, "State"), told(x, "Reads"), moved, told(x, "Source")]
+    return [cell.replace("|", "\\|") for cell in cells]
+
+
+def page() -> str:
+    """The whole page."""
+    rows: dict[str, list[list[str]]] = {room: [] for room in ROOMS}
+    for name, x in names().items():
+        rows[x.__module__.split(".")[1]].append(row(name, x))
+    parts = [HEAD]
+    for room, title in ROOMS.items():
+        table = [["", "what it does", "state", "reads", "moves", "source"], ["---"] * 6, *rows[room]]
+        parts.append(f"## {title}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in table) + "\n")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods", description=__doc__.splitlines()[0])
+    parser.add_argument("--write", nargs="?", type=Path, const=PAGE, help="the file, docs/methods.md by default")
+    args = parser.parse_args()
+    if args.write:
+        args.write.write_text(page())
+    else:
+        print(page())
+
+
+if __name__ == "__main__":
+    main()
