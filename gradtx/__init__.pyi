@@ -1,3 +1,6 @@
+from gradtx import contrib as contrib
+from gradtx import experimental as experimental
+from gradtx import interop as interop
 from gradtx import tuning as tuning
 from gradtx.apply import apply_updates as apply_updates
 from gradtx.clock import ClockState as ClockState

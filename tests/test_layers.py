@@ -1,6 +1,7 @@
 """Imports follow the direction drawn in the README."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -45,8 +46,16 @@ def test_modules_import_only_from_lower_layers():
 def test_the_package_depends_on_jax_alone():
     allowed = {"gradtx", "jax", "numpy"} | sys.stdlib_module_names  # numpy comes with jax
     for path in ROOT.rglob("*.py"):
+        guests = (
+            {"optax"} if path.parts[-2:] == ("interop", "optax.py") else set()
+        )  # in a function that is asked for it
         for (top, *_), _ in imports(path):
-            assert top in allowed, f"{path} imports {top}"
+            assert top in allowed | guests, f"{path} imports {top}"
+
+
+def test_optax_is_not_imported():
+    code = "import sys, gradtx; [getattr(gradtx, name) for name in dir(gradtx)]; assert 'optax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_no_file_holds_two_ideas():
