@@ -1,6 +1,8 @@
 from gradtx import contrib as contrib
 from gradtx import experimental as experimental
 from gradtx import interop as interop
+from gradtx import schedules as schedules
+from gradtx import transforms as transforms
 from gradtx import tuning as tuning
 from gradtx.apply import apply_updates as apply_updates
 from gradtx.clock import ClockState as ClockState

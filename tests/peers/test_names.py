@@ -1,5 +1,6 @@
 """Every public name of Optax is answered under its own path, or the page says that it is left out."""
 
+import functools
 import importlib
 import inspect
 import re
@@ -15,7 +16,8 @@ PATHS = (
 
 
 def module(library, path):
-    return importlib.import_module(f"{library}.{path}".rstrip("."))
+    first = importlib.import_module(f"{library}.{path.partition('.')[0]}".rstrip("."))
+    return functools.reduce(getattr, path.split(".")[1:], first)
 
 
 def offered(path):

@@ -1,0 +1,15 @@
+from gradtx.schedules.cosine import cosine_decay_schedule as cosine_decay_schedule
+from gradtx.schedules.cosine import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
+from gradtx.schedules.exponential import exponential_decay as exponential_decay
+from gradtx.schedules.exponential import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
+from gradtx.schedules.join import join_schedules as join_schedules
+from gradtx.schedules.onecycle import cosine_onecycle_schedule as cosine_onecycle_schedule
+from gradtx.schedules.onecycle import linear_onecycle_schedule as linear_onecycle_schedule
+from gradtx.schedules.piecewise import piecewise_constant_schedule as piecewise_constant_schedule
+from gradtx.schedules.piecewise import piecewise_interpolate_schedule as piecewise_interpolate_schedule
+from gradtx.schedules.polynomial import linear_schedule as linear_schedule
+from gradtx.schedules.polynomial import polynomial_schedule as polynomial_schedule
+from gradtx.schedules.polynomial import warmup_constant_schedule as warmup_constant_schedule
+from gradtx.schedules.restarts import sgdr_schedule as sgdr_schedule
+from gradtx.schedules.schedule import Schedule as Schedule
+from gradtx.schedules.schedule import constant_schedule as constant_schedule

@@ -1,0 +1,17 @@
+from gradtx.combine.chain import chain as chain
+from gradtx.combine.chain import named_chain as named_chain
+from gradtx.combine.guard import ApplyIfFiniteState as ApplyIfFiniteState
+from gradtx.combine.guard import apply_if_finite as apply_if_finite
+from gradtx.combine.masking import masked as masked
+from gradtx.combine.monitor import monitor as monitor
+from gradtx.transforms.clipping import ZeroNansState as ZeroNansState
+from gradtx.transforms.clipping import clip as clip
+from gradtx.transforms.clipping import clip_by_block_rms as clip_by_block_rms
+from gradtx.transforms.clipping import clip_by_global_norm as clip_by_global_norm
+from gradtx.transforms.clipping import zero_nans as zero_nans
+from gradtx.transforms.decay import add_decayed_weights as add_decayed_weights
+from gradtx.transforms.momentum import EmaState as EmaState
+from gradtx.transforms.momentum import TraceState as TraceState
+from gradtx.transforms.momentum import ema as ema
+from gradtx.transforms.momentum import trace as trace
+from gradtx.transforms.noise import add_noise as add_noise
