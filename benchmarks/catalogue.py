@@ -19,6 +19,11 @@ class Entry(NamedTuple):
     differs: str = ""  # from Optax, and why: the row of docs/from-optax.md that says so begins with these words
 
 
+def _unchanged(g: Any, p: Any) -> Any:
+    """A function of an update and its parameter that builds equal transformations each time."""
+    return g
+
+
 # `moves`: lower a number when a change improves it; raise one only for a reason. The least is 12 and 8 more per slot of
 # state; XLA on the CPU writes each slot in a pass of its own. Hyperparameters are spelled out where the step would
 # otherwise leave out work that users ask for.
@@ -60,6 +65,10 @@ CATALOGUE = {
     "centralize": Entry(lambda lib: lib.centralize()),
     "add_noise": Entry(lambda lib: lib.add_noise(0.01, 0.55, key=0), differs="`add_noise`"),
     "zero_nans": Entry(lambda lib: lib.zero_nans()),
+    "set_to_zero": Entry(lambda lib: lib.set_to_zero()),
+    "stateless": Entry(lambda lib: lib.stateless(_unchanged)),
+    "stateless_with_tree_map": Entry(lambda lib: lib.stateless_with_tree_map(_unchanged)),
+    "with_extra_args_support": Entry(lambda lib: lib.with_extra_args_support(lib.scale(0.5))),
     # combinators
     "chain": Entry(lambda lib: lib.chain(), theirs=lambda optax: optax.identity()),
     "named_chain": Entry(lambda lib: lib.named_chain(("clip", lib.clip(1.0)), ("adam", lib.adam(1e-2)))),

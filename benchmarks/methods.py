@@ -27,7 +27,6 @@ ROOMS = {
     "optimizers": "Optimizers and what they are made of",
     "transforms": "Transforms: one idea each",
     "combine": "Transformations made of transformations",
-    "core": "The least",
 }
 
 

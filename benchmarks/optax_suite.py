@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(importlib.util.find_spec("optax").origin).parent  # pyright: ignore
 LOADED_AS_THEY_ARE = ("test_utils", "_test")
 PLACES = ("", "contrib", "tree", "tree_utils", "losses", "schedules", "transforms", "projections", "microbatching",
-          "second_order", "experimental.aggregating", "numerics", "types", "linalg.power_iteration",
+          "second_order", "experimental.aggregating", "numerics", "types", "gaussian", "linalg.power_iteration",
           "transforms.zoom", "transforms.backtracking", "optimizers.lbfgs", "core", "combine.inject")  # fmt: skip
 MARK = "optax_suite: "
 

@@ -11,11 +11,10 @@ from gradtx import leafwise, paths
 from gradtx.calls import given_what_it_names, public
 from gradtx.clock import ClockState, held, start
 from gradtx.placement import place_beside
+from gradtx.types import OptState, Params, Updates
 from gradtx.value import Value, flag, number, part, state, static, storage_dtype, value, whole
 
-Params: TypeAlias = Any  # pytree of arrays; leaves that are not floating or complex are passed over
-Updates: TypeAlias = Any  # the same structure and shapes; None where a parameter has no gradient
-State: TypeAlias = Any  # pytree of arrays, owned by one transformation
+State: TypeAlias = OptState
 Class = TypeVar("Class", bound=type)
 
 
@@ -191,15 +190,7 @@ def as_transformation(owner: str, name: str, tx: Any) -> GradientTransformation:
     )
 
 
-@transformation
-class identity(GradientTransformation):
-    """Leaves the updates as they are. No state."""
-
-    def init(self, params):
-        return EmptyState()
-
-    def update(self, updates, state, params=None, **extra):
-        return updates, state
+GradientTransformationExtraArgs = GradientTransformation  # one type: every `update` takes any keyword argument
 
 
 def require_params(params: Params | None, tx: GradientTransformation) -> Params:

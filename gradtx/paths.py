@@ -74,13 +74,15 @@ def plain(tree: Any) -> Any:
     return OrderedDict((keys(path)[0], plain(x)) for path, x in children)
 
 
-def check_match(updates: Any, params: Any) -> None:
+def check_match(updates: Any, params: Any, *, or_none: bool = False) -> None:
     """Raises if a leaf of either has no counterpart in the other, or has another shape; names it.
 
-    The updates may hold None for a parameter without a gradient.
+    The updates may hold None for a parameter without a gradient; the params too, with `or_none`.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(updates, is_leaf=is_none)
     for (path, u), p in zip(leaves, aligned(structure, params, updates, "params")[1], strict=True):
+        if or_none and p is None:
+            continue
         if u is not None and (p is None or jnp.shape(u) != jnp.shape(p)):
             found = "have none" if p is None else f"have {jnp.shape(p)}"
             raise MismatchError(f"updates{shown(path)} has shape {jnp.shape(u)}, params {found}")

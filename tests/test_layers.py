@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 LAYERS = (
-    {"calls", "interval", "namespace", "paths", "placement"},
+    {"calls", "interval", "namespace", "paths", "placement", "types"},
     {"linalg", "value"},
     {"clock", "keys"},
     {"moments"},
     {"leafwise"},
-    {"apply", "core", "losses", "numerics", "schedules"},
+    {"apply", "core", "gaussian", "losses", "numerics", "schedules"},
     {"combine"},
     {"transforms"},
     {"optimizers"},

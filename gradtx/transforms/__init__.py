@@ -1,6 +1,6 @@
 """One idea each, without a learning rate: scale, clip, decay, momentum, normalize, noise.
 
-May import `combine` and what lies below it. The names of `optax.transforms` answer here, too: `__init__.pyi` forwards them.
+May import `combine` and what lies below it. The names of `optax.transforms` answer here, too, forwarded.
 """
 
 from gradtx import namespace
