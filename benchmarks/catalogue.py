@@ -7,6 +7,7 @@ Optax, where Optax has it; with `moves`, benchmarks measure it and `tests/benchm
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 
@@ -22,6 +23,19 @@ class Entry(NamedTuple):
 def _unchanged(g: Any, p: Any) -> Any:
     """A function of an update and its parameter that builds equal transformations each time."""
     return g
+
+
+def _by_rank(params: Any) -> Any:
+    """Labels by rank: 0 for what is no matrix."""
+    return jax.tree.map(lambda p: int(p.ndim > 1), params)
+
+
+def _is_vector(params: Any) -> Any:
+    return jax.tree.map(lambda p: p.ndim == 1, params)
+
+
+def _at_odd_steps(step: Any) -> Any:
+    return step % 2 == 1
 
 
 # `moves`: lower a number when a change improves it; raise one only for a reason. The least is 12 and 8 more per slot of
@@ -76,6 +90,25 @@ CATALOGUE = {
     "monitor": Entry(lambda lib: lib.monitor(lib.chain(lib.clip_by_global_norm(1.0), lib.adamw(1e-2)))),
     "monitor masked": Entry(lambda lib: lib.monitor(lib.masked(lib.clip(0.5), "kernel"))),
     "masked": Entry(lambda lib: lib.masked(lib.scale_by_adam(), "kernel")),
+    "partition": Entry(lambda lib: lib.partition({0: lib.adam(1e-2), 1: lib.trace(0.9)}, _by_rank)),
+    "multi_transform": Entry(lambda lib: lib.multi_transform({0: lib.adam(1e-2), 1: lib.set_to_zero()}, _by_rank)),
+    "freeze": Entry(lambda lib: lib.freeze(_is_vector)),
+    "selective_transform": Entry(
+        lambda lib: lib.selective_transform(lib.adam(1e-2), freeze_mask=_is_vector), differs="`selective_transform`"
+    ),
+    "MultiSteps": Entry(
+        lambda lib: lib.MultiSteps(lib.adam(1e-2), 2),
+        theirs=lambda optax: optax.MultiSteps(optax.adam(1e-2), 2).gradient_transformation(),
+    ),
+    "MultiSteps skipping": Entry(
+        lambda lib: lib.MultiSteps(lib.sgd(0.1), 3, False, lib.skip_not_finite, None),
+        theirs=lambda optax: optax.MultiSteps(
+            optax.sgd(0.1), 3, False, optax.skip_not_finite, None
+        ).gradient_transformation(),
+    ),
+    "apply_every": Entry(lambda lib: lib.apply_every(2)),
+    "conditionally_transform": Entry(lambda lib: lib.conditionally_transform(lib.adam(1e-2), _at_odd_steps)),
+    "conditionally_mask": Entry(lambda lib: lib.conditionally_mask(lib.trace(0.9), _at_odd_steps)),
     # methods
     "sgd plain": Entry(lambda lib: lib.sgd(0.1)),
     "sgd": Entry(lambda lib: lib.sgd(0.01, momentum=0.9), moves=(24, 0)),

@@ -149,7 +149,7 @@ class Dense:
     """A container whose constructor takes matrices alone."""
 
     def __init__(self, w):
-        if w.ndim != 2 or not jnp.issubdtype(w.dtype, jnp.floating):
+        if hasattr(w, "dtype") and (w.ndim != 2 or not jnp.issubdtype(w.dtype, jnp.floating)):
             raise ValueError("w must be a matrix")
         self.w = w
 
@@ -176,6 +176,8 @@ def test_a_container_may_take_nothing_but_its_arrays(unmasked):
 
 def low_ends(tx):
     """For each float, in the order of `jax.tree.leaves`, the lower end of its interval; NaN if it does not hold it."""
+    if isinstance(tx, dict):
+        return [end for _, x in sorted(tx.items()) for end in low_ends(x)]
     if not isinstance(tx, Value):
         return [end for x in tx for end in low_ends(x)] if isinstance(tx, tuple) else [np.nan] * isinstance(tx, float)
     found = []

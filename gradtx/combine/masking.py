@@ -1,14 +1,14 @@
 """Choosing leaves: which parameters a transformation applies to."""
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from gradtx import leafwise, paths
 from gradtx.combine.record import speaking_of
-from gradtx.core import GradientTransformation, as_transformation, on_part, transformation
-from gradtx.value import part, static
+from gradtx.core import GradientTransformation, State, as_transformation, on_part, transformation
+from gradtx.value import flag, part, static
 
 
 def as_mask(owner: str, name: str, mask: Any) -> Any:
@@ -34,11 +34,28 @@ def as_mask(owner: str, name: str, mask: Any) -> Any:
                 f"`{owner}`: {name} must be a tree of bools, a function of the parameters, or path patterns; "
                 f"got {keep!r} at {path!r}."
             )
-    return _Paths(sorted(zip(paths.all_keys(mask), map(bool, leaves), strict=True)))
+    return _Paths.of(mask, map(bool, leaves))
+
+
+def as_labels(owner: str, name: str, labels: Any) -> Any:
+    """Labels in their stored, hashable form: a pytree of them, or a prefix of one; or a function, as for `as_mask`."""
+    if isinstance(labels, _Paths) or (callable(labels) and jax.tree_util.all_leaves([labels])):
+        return labels
+    stored = _Paths.of(labels, jax.tree.leaves(labels))
+    try:
+        hash(stored)
+    except TypeError as error:
+        raise TypeError(f"`{owner}`: {name} must hold what can be hashed, such as strings: {error}.") from None
+    return stored
 
 
 class _Paths(tuple):
-    """A mask's entries, (keys of a path, bool), sorted. Prints as a dict, which as a mask means the same."""
+    """Entries of a mask or of labels: (keys of a path, value), sorted. Prints as a dict, which means the same."""
+
+    @classmethod
+    def of(cls, tree: Any, values: Any) -> "_Paths":
+        """The entries of a tree, with these values."""
+        return cls(sorted(zip(paths.all_keys(tree), values, strict=True), key=lambda entry: entry[0]))
 
     def __repr__(self) -> str:
         shown: Any = {}
@@ -83,22 +100,42 @@ def chosen(mask: Any, params: Any, owner: str) -> Any:
     return jax.tree.unflatten(jax.tree.structure(paths.plain(params)), keep)
 
 
-def _entries(mask: _Paths, leaves: list[tuple[str, ...]], names: list[str], owner: str) -> list[bool]:
+def labelled(labels: Any, params: Any, owner: str) -> list[tuple[str, Any]]:
+    """The name and the label of each leaf of `params`, from `as_labels`.
+
+    Raises:
+      ValueError: a leaf has no label.
+    """
+    names = paths.names(params)
+    if callable(labels):
+        labels = as_labels(owner, "param_labels", labels(jax.eval_shape(leafwise.widen, params)))
+    return list(zip(names, _entries(labels, paths.all_keys(params), names, owner, "labels"), strict=True))
+
+
+def _entries(
+    mask: _Paths, leaves: list[tuple[str, ...]], names: list[str], owner: str, what: str = "mask"
+) -> list[Any]:
     """The entry of each leaf: that of its longest prefix. A prefix may also be written as one key, "encoder/0"."""
     entries, meant, keep = dict(mask), {}, []
     for keys, name in zip(leaves, names, strict=True):
         prefixes = [keys[:n] for n in range(len(keys), -1, -1)]
         found = [(key, prefix) for prefix in prefixes for key in (prefix, ("/".join(prefix),)) if key in entries]
         if not found:
-            raise ValueError(f"`{owner}`: the mask has no entry for {name!r}; it is {mask!r}.")
+            raise ValueError(f"`{owner}`: the {what} has no entry for {name!r}; it is {mask!r}.")
         key, prefix = found[0]
         if meant.setdefault(key, prefix) != prefix:
             raise ValueError(
-                f"`{owner}`: the mask's {key[0]!r} may mean {meant[key]} or {prefix}: write the mask as a tree like "
+                f"`{owner}`: the {what}'s {key[0]!r} may mean {meant[key]} or {prefix}: write it as a tree like "
                 "the parameters."
             )
         keep.append(entries[key])
     return keep
+
+
+class MaskedNode(NamedTuple):
+    """What Optax puts in the place of a leaf that a mask leaves out. Here that is None; the class is for programs
+    that ask.
+    """
 
 
 @transformation
@@ -118,23 +155,40 @@ class masked(GradientTransformation):
 
     inner: GradientTransformation = part(convert=as_transformation)
     mask: Any = static(convert=as_mask)
+    mask_compatible_extra_args: bool = flag(default=False, kw_only=True)
 
     def init(self, params):
-        return self.inner.bare_init(_kept(params, chosen(self.mask, params, self.name)))
+        return self.inner.bare_init(kept(params, chosen(self.mask, params, self.name)))
 
     def eval_params(self, state, params):
-        inside = self.inner.eval_params(state, _kept(params, chosen(self.mask, params, self.name)))
+        inside = self.inner.eval_params(state, kept(params, chosen(self.mask, params, self.name)))
         return leafwise.choose(lambda p, x: p if x is None else x, params, inside)
 
     def update(self, updates, state, params=None, **extra):
         mask = chosen(self.mask, updates if params is None else params, self.name)
-        kept, kept_params = _kept(updates, mask), None if params is None else _kept(params, mask)
-        if not jax.tree.leaves(kept):
+        if not jax.tree.leaves(kept(updates, mask)):
             return updates, state
-        with speaking_of(kept if params is None else kept_params):
-            outgoing, state = self.inner.bare_update(kept, state, kept_params, **on_part(extra, params))
+        extra = kept_extra(extra, mask, updates) if self.mask_compatible_extra_args else extra
+        outgoing, state = update_part(self.inner, mask, updates, state, params, extra)
         return leafwise.choose(lambda g, u: g if u is None else u, updates, outgoing), state
 
 
-def _kept(values: Any, mask: Any) -> Any:
+def kept(values: Any, mask: Any) -> Any:
+    """The values where a mask from `chosen` holds True, None elsewhere."""
     return leafwise.choose(lambda x, keep: x if keep else None, values, mask)
+
+
+def kept_extra(extra: dict, mask: Any, updates: Any) -> dict:
+    """Extra arguments, those with the updates' structure masked."""
+    structure = jax.tree.structure(updates)
+    return {name: kept(x, mask) if jax.tree.structure(x) == structure else x for name, x in extra.items()}
+
+
+def update_part(
+    inner: GradientTransformation, mask: Any, updates: Any, state: State, params: Any, extra: dict
+) -> tuple[Any, State]:
+    """The inner transformation's update of the leaves that a mask chooses."""
+    part_params = None if params is None else kept(params, mask)
+    part_updates = kept(updates, mask)
+    with speaking_of(part_updates if params is None else part_params):
+        return inner.bare_update(part_updates, state, part_params, **on_part(extra, params))

@@ -11,6 +11,7 @@ from jax import Array
 from gradtx import leafwise, paths
 from gradtx.clock import start, tick
 from gradtx.combine.masking import masked
+from gradtx.combine.partition import partition
 from gradtx.combine.record import Said, listening
 from gradtx.core import GradientTransformation, Params, State, as_transformation, transformation
 from gradtx.moments import again, length, sums_of_squares
@@ -122,7 +123,7 @@ def metrics(state: Any) -> dict[str, Array]:
 
 
 def _has_groups(inner: GradientTransformation) -> bool:
-    is_group = lambda x: isinstance(x, masked)
+    is_group = lambda x: isinstance(x, (masked, partition))
     return any(map(is_group, jax.tree.leaves(inner, is_leaf=is_group)))
 
 

@@ -1,0 +1,40 @@
+"""An update that is made or not."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import jax
+from jax import Array
+
+from gradtx import leafwise
+from gradtx.combine.record import is_heard, listening, repeat
+from gradtx.core import State, Updates
+from gradtx.placement import differing_like
+
+
+def update_if(condition: Array, update: Callable[[], tuple], instead: Updates, state: State) -> tuple:
+    """What `update()` returns where the condition holds, else `instead` and the state as it was.
+
+    It is a branch: where the condition does not hold, nothing of the update is computed. What transformations record in
+    it comes out.
+
+    Args:
+      condition: bool scalar.
+      update: returns updates and a state like `instead` and `state`.
+    """
+    heard, about = is_heard(), []  # of what is recorded in the branch: all but the values, which come out of it
+
+    def made():
+        with listening() if heard else nullcontext([]) as said:
+            outgoing, new_state = update()
+        about[:] = said
+        outgoing, new_state = leafwise.cast_like(outgoing, instead), leafwise.cast_like(new_state, state)
+        return differing_like((outgoing, new_state, [x.value for x in said]), condition)
+
+    def not_made():
+        nothing = leafwise.zeros(jax.eval_shape(made)[2])
+        return differing_like((instead, state, nothing), condition)
+
+    outgoing, new_state, values = jax.lax.cond(condition, made, not_made)
+    repeat([x._replace(value=value) for x, value in zip(about, values, strict=True)])
+    return outgoing, new_state
