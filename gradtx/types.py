@@ -6,6 +6,9 @@ from typing import Any, Protocol, TypeAlias
 from jax.typing import ArrayLike
 
 ArrayTree: TypeAlias = Any  # pytree of arrays
+PRNGKey: TypeAlias = Any  # a key of `jax.random`
+PyTree: TypeAlias = Any
+Shape: TypeAlias = tuple[int, ...]
 Params: TypeAlias = ArrayTree  # leaves that are not floating or complex are passed over
 Updates: TypeAlias = ArrayTree  # the parameters' structure and shapes; None where a parameter has no gradient
 OptState: TypeAlias = ArrayTree  # owned by one transformation
