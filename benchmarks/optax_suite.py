@@ -39,7 +39,9 @@ class Answer(types.ModuleType):
         inner = self.__name__.partition(".")[2]
         for place in (inner, *PLACES):
             module = load(f"gradtx.{place}".rstrip("."))
-            if module is not None and not isinstance(found := getattr(module, name, None), types.NoneType):
+            if module is not None and not isinstance(
+                found := getattr(module, name, None), types.NoneType | types.ModuleType
+            ):
                 return found
         if is_module(f"{self.__name__}.{name}"):
             return importlib.import_module(f"{self.__name__}.{name}")

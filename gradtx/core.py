@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from gradtx import leafwise, paths
 from gradtx.calls import given_what_it_names, public
@@ -123,6 +124,10 @@ class GradientTransformation(Value):
         """`update` as written, on wide arrays, for combinators: they widen once for all their links."""
         raise TypeError(f"`{type(self).__name__}` has no `update`: write one in the class.")
 
+    def state_at(self, count: Array) -> State:
+        """For combinators: the state at a time, of a transformation that remembers nothing else."""
+        return ClockState(count)
+
     def eval_params(self, state: State, params: Params) -> Params:
         """The parameters to evaluate with, where they are not the ones that are trained: see `gradtx.eval_params`."""
         return params
@@ -137,6 +142,9 @@ class GradientTransformation(Value):
 
     def __iter__(self) -> Iterator[Callable]:
         return iter((self.init, self.update))
+
+    def __getitem__(self, place: Any) -> Any:
+        return (self.init, self.update)[place]
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(number, part, static, whole, flag, storage_dtype))

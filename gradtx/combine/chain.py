@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradtx.clock import ClockState, start, tick, time
+from gradtx.combine.masking import MaskedState
 from gradtx.core import GradientTransformation, as_transformation, transformation
 from gradtx.paths import MismatchError
 from gradtx.value import part, static
@@ -76,7 +77,7 @@ class Chain(GradientTransformation):
             )
         new_state = {"count": tick(state["count"])}
         for name, link in zip(self.names, self.links, strict=True):
-            link_state = state.get(name, ClockState(state["count"]))
+            link_state = state[name] if name in state else link.state_at(state["count"])
             try:
                 with time(state["count"]):
                     updates, link_state = link.bare_update(updates, link_state, params, **extra)
@@ -88,7 +89,7 @@ class Chain(GradientTransformation):
 
     def eval_params(self, state, params):
         for name, link in zip(self.names, self.links, strict=True):
-            params = link.eval_params(state.get(name, ClockState(state["count"])), params)
+            params = link.eval_params(state[name] if name in state else link.state_at(state["count"]), params)
         return params
 
     def __repr__(self) -> str:
@@ -114,4 +115,6 @@ def _distinct(names: Sequence[str], given: Sequence[bool]) -> tuple[str, ...]:
 
 
 def _remembers_nothing(state: Any) -> bool:
+    if isinstance(state, MaskedState):
+        return _remembers_nothing(state.inner_state)
     return isinstance(state, ClockState) or (isinstance(state, tuple) and not state)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx import leafwise
-from gradtx.combine.masking import as_mask, chosen, kept, masked, update_part
+from gradtx.combine.masking import MaskedState, as_mask, chosen, kept, masked, update_part
 from gradtx.combine.stateless import set_to_zero
 from gradtx.core import GradientTransformation, as_transformation, transformation
 from gradtx.value import part, static
@@ -38,16 +38,16 @@ class selective_transform(GradientTransformation):
     freeze_mask: Any = static(convert=as_mask, kw_only=True)
 
     def init(self, params):
-        return self.optimizer.bare_init(kept(params, self._trained(params)))
+        return MaskedState(self.optimizer.bare_init(kept(params, self._trained(params))))
 
     def update(self, updates, state, params=None, **extra):
         mask = self._trained(updates if params is None else params)
-        outgoing, state = update_part(self.optimizer, mask, updates, state, params, extra)
+        outgoing, inner = update_part(self.optimizer, mask, updates, state.inner_state, params, extra)
         outgoing = leafwise.choose(lambda g, u: jnp.zeros_like(g) if u is None else u, updates, outgoing)
-        return outgoing, state
+        return outgoing, MaskedState(inner)
 
     def eval_params(self, state, params):
-        inside = self.optimizer.eval_params(state, kept(params, self._trained(params)))
+        inside = self.optimizer.eval_params(state.inner_state, kept(params, self._trained(params)))
         return leafwise.choose(lambda p, x: p if x is None else x, params, inside)
 
     def _trained(self, params):

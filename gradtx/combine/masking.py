@@ -8,7 +8,7 @@ import jax
 from gradtx import leafwise, paths
 from gradtx.combine.record import speaking_of
 from gradtx.core import GradientTransformation, State, as_transformation, on_part, transformation
-from gradtx.value import flag, part, static
+from gradtx.value import flag, part, state, static
 
 
 def as_mask(owner: str, name: str, mask: Any) -> Any:
@@ -138,6 +138,13 @@ class MaskedNode(NamedTuple):
     """
 
 
+@state
+class MaskedState(NamedTuple):
+    """State of `masked`, and of a group of `partition`."""
+
+    inner_state: State  # of the chosen leaves alone: None in the place of each other one
+
+
 @transformation
 class masked(GradientTransformation):
     """Applies a transformation to the chosen leaves; the others' updates pass through as they are.
@@ -149,8 +156,8 @@ class masked(GradientTransformation):
       mask: a pytree of bools (or a prefix), a function of the parameters, or path patterns; see `add_decayed_weights`.
 
     State: the inner one's, for the chosen leaves alone; the others cost nothing. Reads: what the inner one reads.
-    Differs from Optax: leaves that are not chosen are None, not `MaskedNode`, in the inner state, which is not
-    wrapped; a function is given shapes, the same at every call.
+    Differs from Optax: leaves that are not chosen are None, not `MaskedNode`, in the inner state; a function is given
+      shapes, the same at every call.
     """
 
     inner: GradientTransformation = part(convert=as_transformation)
@@ -158,10 +165,13 @@ class masked(GradientTransformation):
     mask_compatible_extra_args: bool = flag(default=False, kw_only=True)
 
     def init(self, params):
-        return self.inner.bare_init(kept(params, chosen(self.mask, params, self.name)))
+        return MaskedState(self.inner.bare_init(kept(params, chosen(self.mask, params, self.name))))
+
+    def state_at(self, count):
+        return MaskedState(self.inner.state_at(count))
 
     def eval_params(self, state, params):
-        inside = self.inner.eval_params(state, kept(params, chosen(self.mask, params, self.name)))
+        inside = self.inner.eval_params(state.inner_state, kept(params, chosen(self.mask, params, self.name)))
         return leafwise.choose(lambda p, x: p if x is None else x, params, inside)
 
     def update(self, updates, state, params=None, **extra):
@@ -169,8 +179,8 @@ class masked(GradientTransformation):
         if not jax.tree.leaves(kept(updates, mask)):
             return updates, state
         extra = kept_extra(extra, mask, updates) if self.mask_compatible_extra_args else extra
-        outgoing, state = update_part(self.inner, mask, updates, state, params, extra)
-        return leafwise.choose(lambda g, u: g if u is None else u, updates, outgoing), state
+        outgoing, inner = update_part(self.inner, mask, updates, state.inner_state, params, extra)
+        return leafwise.choose(lambda g, u: g if u is None else u, updates, outgoing), MaskedState(inner)
 
 
 def kept(values: Any, mask: Any) -> Any:

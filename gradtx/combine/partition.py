@@ -5,16 +5,9 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx import leafwise, paths
-from gradtx.combine.masking import as_labels, kept, kept_extra, labelled, update_part
+from gradtx.combine.masking import MaskedState, as_labels, kept, kept_extra, labelled, update_part
 from gradtx.core import GradientTransformation, Params, State, as_transformation, transformation
 from gradtx.value import flag, part, state, static
-
-
-@state
-class MaskedState(NamedTuple):
-    """State of a group of `partition`."""
-
-    inner_state: State  # of the group's leaves alone: None in the place of each other one
 
 
 @state

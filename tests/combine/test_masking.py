@@ -36,7 +36,7 @@ def test_every_form_chooses_the_same_leaves(mask):
 def test_leaves_that_are_not_chosen_pass_through_and_cost_nothing(mask):
     tx = gradtx.masked(gradtx.scale_by_adam(), mask)
     state = tx.init(PARAMS)
-    assert gradtx.paths.names(state) == ["count", "mu/dense/kernel", "nu/dense/kernel"]
+    assert gradtx.paths.names(state.inner_state) == ["count", "mu/dense/kernel", "nu/dense/kernel"]
     updates, _ = tx.update(PARAMS, state, PARAMS)
     assert updates["dense"]["bias"] is PARAMS["dense"]["bias"]
     assert updates["dense"]["kernel"][0, 0] == pytest.approx(1.0)
@@ -58,14 +58,14 @@ def test_the_container_does_not_matter():
     for mask in (jax.tree.map(lambda p: p.ndim > 1, state), {"kernel": True, "bias": False}):
         tx = gradtx.masked(gradtx.trace(0.9), mask)
         for params in (state, nnx.as_pure(state), dict(kernel=state["kernel"][...], bias=state["bias"][...])):
-            assert gradtx.paths.names(tx.init(params)) == ["trace/kernel"]
+            assert gradtx.paths.names(tx.init(params).inner_state) == ["trace/kernel"]
 
 
 def test_a_module_that_can_be_called_is_a_tree_not_a_function():
     model = eqx.nn.Linear(2, 3, key=jax.random.key(0))
     mask = eqx.tree_at(lambda m: (m.weight, m.bias), model, (True, False))
     state = gradtx.masked(gradtx.trace(0.9), mask).init(model)
-    assert gradtx.paths.names(state) == ["trace/weight"]
+    assert gradtx.paths.names(state.inner_state) == ["trace/weight"]
 
 
 COLLIDING = {"net": {"a/b": jnp.ones(2)}, "net/a": {"b": jnp.ones(2)}}
@@ -160,10 +160,22 @@ def test_a_masked_chain_masks_every_link():
     updates, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
     assert updates["norm"]["scale"] is PARAMS["norm"]["scale"]
     assert float(updates["dense"]["kernel"][0, 0]) == pytest.approx(-0.1 * 1.0001)
-    assert state["count"] == 1
+    assert state.inner_state["count"] == 1
 
 
 def test_a_mask_that_chooses_nothing_is_the_identity():
     tx = gradtx.masked(gradtx.adamw(0.1), False)
     updates, _ = tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
     assert updates.tolist() == [1.0, 1.0]
+
+
+def test_a_masked_link_that_remembers_nothing_adds_no_state_to_a_chain():
+    plain = gradtx.adam(0.1)
+    clipped = gradtx.chain(gradtx.masked(gradtx.clip(lambda t: 0.5 / (1 + t)), "kernel"), plain)
+    state = clipped.init(PARAMS)
+    assert jax.tree.structure(state) == jax.tree.structure(plain.init(PARAMS))
+    _, state = clipped.update(PARAMS, state, PARAMS)
+    updates, _ = gradtx.chain(gradtx.masked(gradtx.scale(lambda t: t + 1), "kernel")).update(
+        PARAMS, {"count": jnp.int32(2)}, PARAMS
+    )
+    assert updates["dense"]["kernel"][0, 0] == 3 * PARAMS["dense"]["kernel"][0, 0]
