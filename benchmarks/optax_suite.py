@@ -37,6 +37,8 @@ class Answer(types.ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
         inner = self.__name__.partition(".")[2]
+        if inner == "_src" and is_module(f"optax._src.{name}"):
+            return importlib.import_module(f"optax._src.{name}")
         for place in (inner, *PLACES):
             module = load(f"gradtx.{place}".rstrip("."))
             if module is not None and not isinstance(

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from jax import Array
 from gradtx import leafwise, paths
 from gradtx.clock import start, tick
 from gradtx.combine.masking import masked
+from gradtx.combine.measure import measured
 from gradtx.combine.partition import partition
 from gradtx.combine.record import Said, listening
 from gradtx.core import GradientTransformation, Params, State, as_transformation, transformation
@@ -53,10 +55,15 @@ class monitor(GradientTransformation):
     State: 28 bytes, 4 per leaf, and the inner one's. Reads: what the inner one reads; params for the ratios, which
       without them stay 0; gradients, updates and params once more, for their norms. With `adamw` on a CPU a step moves
       68 bytes per parameter instead of 40 (compiled program, float32).
-    Differs from Optax: its `monitor(measures)` is a link that stores functions of the updates that pass it.
+    Optax's link of that name, which keeps functions of the updates that pass it, is made where a dict of them is given:
+      `monitor({"norm": global_norm})` (`combine.measure.measured`).
     """
 
     inner: GradientTransformation = part(convert=as_transformation)
+
+    def __new__(cls, inner: Any = None, measures: Any = None) -> Any:
+        given = inner if measures is None else measures
+        return measured(given) if isinstance(given, Mapping) else super().__new__(cls)
 
     def init(self, params):
         zero = lambda *like: differing_like(jnp.zeros((), jnp.float32), like or params)
