@@ -11,12 +11,12 @@ LAYERS = (
     {"clock", "keys"},
     {"moments"},
     {"leafwise"},
-    {"apply", "core", "gaussian", "losses", "numerics", "schedules"},
+    {"apply", "core", "gaussian", "geometry", "losses", "numerics", "schedules"},
     {"combine"},
     {"transforms"},
     {"optimizers"},
     {"aggregating", "driver", "interop", "labels", "microbatching", "projections", "second_order", "tree", "tuning"},
-    {"contrib", "experimental", "tree_utils"},  # other names' places, as Optax has them
+    {"assignment", "contrib", "experimental", "perturbations", "tree_utils"},  # other names' places, as Optax has them
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FOLDERS = {"combine", "interop", "losses", "optimizers", "schedules", "transforms", "tree", "tuning"}  # of siblings
