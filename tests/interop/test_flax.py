@@ -22,6 +22,10 @@ def matrices(params):
 METHODS = {
     "adamw": lambda lib: lib.adamw(0.05, mask=matrices),
     "adafactor": lambda lib: lib.adafactor(0.05, min_dim_size_to_factor=2),
+    "partition": lambda lib: lib.partition({True: lib.adam(0.05), False: lib.sgd(0.05, momentum=0.9)}, matrices),
+    "masked": lambda lib: lib.chain(lib.masked(lib.clip_by_global_norm(0.1), matrices), lib.lion(0.01)),
+    "MultiSteps": lambda lib: lib.MultiSteps(lib.adam(0.05), 2).gradient_transformation(),
+    "injected": lambda lib: lib.inject_hyperparams(lib.adamw)(learning_rate=lambda t: 0.05 / (1 + t)),
     "clip + sgd": lambda lib: lib.chain(lib.clip_by_global_norm(1.0), lib.sgd(0.05, momentum=0.9)),
 }
 
@@ -65,6 +69,15 @@ def test_nnx_optimizer_trains_as_with_optax(make):
             step(model, optimizer)
         results.append(nnx.to_pure_dict(nnx.state(model)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *results)
+
+
+def test_extra_arguments_pass_through_nnx_optimizer():
+    model, seen = nnx.Linear(4, 2, rngs=nnx.Rngs(0)), []
+    spy = gradtx.GradientTransformation(lambda p: (), lambda u, s, p=None, *, value: (seen.append(value), (u, s))[1])
+    tx = gradtx.partition({True: gradtx.chain(spy, gradtx.sgd(0.1)), False: gradtx.set_to_zero()}, matrices)
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    optimizer.update(model, nnx.state(model, nnx.Param), value=3.0)
+    assert seen == [3.0]
 
 
 def test_a_path_mask_in_nnx():
