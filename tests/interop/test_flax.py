@@ -19,13 +19,17 @@ def matrices(params):
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
+def falling(step):
+    return 0.05 / (1 + step)
+
+
 METHODS = {
     "adamw": lambda lib: lib.adamw(0.05, mask=matrices),
     "adafactor": lambda lib: lib.adafactor(0.05, min_dim_size_to_factor=2),
     "partition": lambda lib: lib.partition({True: lib.adam(0.05), False: lib.sgd(0.05, momentum=0.9)}, matrices),
     "masked": lambda lib: lib.chain(lib.masked(lib.clip_by_global_norm(0.1), matrices), lib.lion(0.01)),
     "MultiSteps": lambda lib: lib.MultiSteps(lib.adam(0.05), 2).gradient_transformation(),
-    "injected": lambda lib: lib.inject_hyperparams(lib.adamw)(learning_rate=lambda t: 0.05 / (1 + t)),
+    "injected": lambda lib: lib.inject_hyperparams(lib.adamw)(learning_rate=falling),
     "clip + sgd": lambda lib: lib.chain(lib.clip_by_global_norm(1.0), lib.sgd(0.05, momentum=0.9)),
 }
 
