@@ -4,14 +4,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
 from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.combine.record import record
-from gradtx.core import GradientTransformation, Params, Updates, transformation
-from gradtx.moments import rms, shrinkage
+from gradtx.core import EmptyState, GradientTransformation, Params, Updates, require_params, transformation
+from gradtx.moments import abs_sq, length, rms, shrinkage
 from gradtx.paths import plain
-from gradtx.value import number, state
+from gradtx.value import number, state, static
+
+ClipState = ClipByGlobalNormState = AdaptiveGradClipState = EmptyState  # Optax's names
 
 
 @transformation
@@ -89,6 +93,90 @@ class clip_by_block_rms(GradientTransformation):
             return g * shrinkage(rms(g), threshold)
 
         return _recorded(extra, updates, leafwise.map(leaf, updates)), ClockState(tick(state.count))
+
+
+def _as_axes(owner: str, name: str, axis: Any) -> int | tuple[int, ...] | None:
+    axes = () if axis is None else axis if isinstance(axis, (tuple, list)) else (axis,)
+    if any(isinstance(i, bool) or not isinstance(i, int) for i in axes):
+        raise TypeError(f"`{owner}`: {name} must be an axis, a tuple of them or None, got {axis!r}.")
+    return tuple(axis) if isinstance(axis, list) else axis
+
+
+@transformation
+class adaptive_grad_clip(GradientTransformation):
+    """Scales each unit of the updates down where it is longer than a fraction of the parameters of that unit.
+
+        u = g min(1, clipping max(|p|, eps) / |g|)         L2 norms over a unit's entries
+
+    A unit is what feeds one output: of a matrix a column, of a convolution's kernel all of one output channel, of a
+    vector or a scalar the whole. Output channels come last.
+
+    Args:
+      clipping: the largest |g| / |p|. Not negative; the paper has 0.01 for large batches.
+      eps: norms of parameters below it count as it, so that parameters that start at zero move. Not negative.
+      axis: the axes over which norms are taken, of every leaf. None: by rank, see `unitwise_norm`.
+
+    State: the time. Reads: params; both trees once more, for the norms.
+    Raises:
+      ValueError: no params; a leaf with more than five dimensions, and no axis.
+    Source: Brock, De, Smith, Simonyan, High-performance large-scale image recognition without normalization, ICML 2021,
+      equation 3 (arXiv:2102.06171), who leave the last layer out: see `masked`. Of a unit that holds NaN, the other
+      entries become 0.
+    """
+
+    clipping: Hyperparameter = number(within="[0, inf)")
+    eps: Hyperparameter = number(default=1e-3, within="[0, inf)")
+    axis: int | tuple[int, ...] | None = static(default=None, convert=_as_axes)
+
+    def update(self, updates, state, params=None, **extra):
+        clipping, eps = at(state.count, self.clipping, self.eps)
+
+        def leaf(g, p):
+            g_norm, p_norm = _norm_of_units(g, self.axis), _norm_of_units(p, self.axis)
+            return g * shrinkage(g_norm, clipping * jnp.maximum(p_norm, eps)).astype(g_norm.dtype)
+
+        clipped = leafwise.map(leaf, updates, require_params(params, self))
+        return _recorded(extra, updates, clipped), ClockState(tick(state.count))
+
+
+def unitwise_norm(x: ArrayLike, axis: int | tuple[int, ...] | None = None) -> Array:
+    """The L2 norm of each unit, at every entry of it: an array of x's shape, real, float32 or wider.
+
+    Args:
+      x: any array.
+      axis: the axes over which norms are taken. None: of scalars and vectors, whatever dimensions of size 1 they have,
+        all; of two or three dimensions the first; of four or five all but the last.
+
+    Raises:
+      ValueError: x has more than five dimensions, and there is no axis.
+    """
+    wide: Array = leafwise.widen(jnp.asarray(x))
+    return jnp.broadcast_to(_norm_of_units(wide, axis), wide.shape)
+
+
+def unitwise_clip(g_norm: ArrayLike, max_norm: ArrayLike, grad: ArrayLike, div_eps: ArrayLike = 1e-6) -> Array:
+    """grad where g_norm < max_norm, else grad max_norm / max(g_norm, div_eps). All are of one shape.
+
+    Args:
+      g_norm, max_norm: the norm of each entry's unit, and its bound: see `unitwise_norm`.
+      grad: the gradient.
+      div_eps: positive, against division by 0.
+    """
+    shapes = [jnp.shape(x) for x in (g_norm, max_norm, grad)]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"`unitwise_clip`: g_norm, max_norm and grad must be of one shape, got {shapes}.")
+    g_norm, grad = jnp.asarray(g_norm), jnp.asarray(grad)
+    return jnp.where(g_norm < max_norm, grad, grad * (max_norm / jnp.maximum(g_norm, div_eps)))
+
+
+def _norm_of_units(x: Array, axis: int | tuple[int, ...] | None) -> Array:
+    """`unitwise_norm` with 1 in place of each dimension that was reduced."""
+    if axis is None:
+        if x.ndim > 5:
+            raise ValueError(f"`unitwise_norm`: an array of shape {x.shape} has no units by rank: pass axis.")
+        last = {2: 1, 3: 1}.get(x.ndim, x.ndim - 1)
+        axis = tuple(range(x.ndim if sum(n != 1 for n in x.shape) <= 1 else last))
+    return length(jnp.sum(abs_sq(x), axis=axis, keepdims=True))
 
 
 def _recorded(extra: dict[str, Any], updates: Updates, clipped: Updates) -> Updates:

@@ -8,8 +8,10 @@ from jax import Array
 from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.combine.masking import as_mask, chosen
-from gradtx.core import GradientTransformation, require_params, transformation
+from gradtx.core import EmptyState, GradientTransformation, require_params, transformation
 from gradtx.value import number, static
+
+AddDecayedWeightsState = EmptyState  # Optax's name
 
 
 @transformation

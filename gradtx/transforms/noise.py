@@ -1,6 +1,6 @@
 """Gradient noise."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,17 @@ from jax import Array
 
 from gradtx import keys, leafwise
 from gradtx.clock import ClockState, Hyperparameter, as_float, at, tick
-from gradtx.core import GradientTransformation, transformation
+from gradtx.core import GradientTransformation, Updates, transformation
 from gradtx.moments import length
-from gradtx.value import number, part
+from gradtx.value import number, part, state, static
+
+
+@state
+class AddNoiseState(NamedTuple):
+    """Optax's state of `add_noise`, for programs that hold one. Here the key is no state: see `add_noise`."""
+
+    count: Array  # int32 scalar: updates made so far
+    rng_key: Array  # the key of the next update's noise
 
 
 @transformation
@@ -22,29 +30,46 @@ class add_noise(GradientTransformation):
     Args:
       eta: variance at the first update, in squared units of the updates. Not negative.
       gamma: how fast the variance falls; 0 keeps it. Not negative.
-      key: an int, or a key of `jax.random`. Two runs with one key see the same noise.
+      key: an int, or a key of `jax.random`. Two runs with one key see the same noise, so there is no default: None is
+        an error.
+      seed: an older name of `key`.
 
     The noise is a function of the key, the time and the leaf's place, so a run resumed from a checkpoint continues with
     the noise that it would have seen. The two parts of a complex entry get noise of that variance each.
 
     State: the time. Reads: updates only.
     Source: Neelakantan et al., Adding gradient noise improves learning for very deep networks, 2015 (arXiv:1511.06807).
-    Differs from Optax: the key is a field, not state; there is no default key; both parts of complex noise have that
-      variance.
+    Differs from Optax: the key is a field, not state; there is no default key, which would be everyone's; both parts of
+      complex noise have that variance.
     """
 
     eta: Hyperparameter = number(within="[0, inf)")
     gamma: Hyperparameter = number(within="[0, inf)")
-    key: Any = part(convert=keys.checked)
+    key: Any = part(default=None, convert=keys.checked)
+    seed: Any = static(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        keys.take_seed(self)
+        super().__post_init__()
 
     def update(self, updates, state, params=None, **extra):
         eta, gamma = at(state.count, self.eta, self.gamma)
         deviation = length(eta * (1 + as_float(state.count)) ** -gamma)
-        leaves, structure = jax.tree.flatten(updates)
-        key = jax.random.fold_in(keys.typed(self.key), state.count)
-        rows = [(g, jax.random.fold_in(key, place)) for place, g in enumerate(leaves)]
-        noisy = leafwise.alike(lambda g, key: g + deviation * _normal(key, g), rows)
-        return structure.unflatten(noisy), ClockState(tick(state.count))
+        return with_noise(updates, self.key, state.count, deviation), ClockState(tick(state.count))
+
+
+def with_noise(updates: Updates, key: Any, count: Array, deviation: Any) -> Updates:
+    """The updates with Gaussian noise that is a function of the key, the time and the leaf's place.
+
+    Args:
+      key: from `keys.checked`.
+      deviation: its standard deviation, of each part of a complex entry.
+    """
+    leaves, structure = jax.tree.flatten(updates)
+    key = jax.random.fold_in(keys.typed(key), count)
+    rows = [(g, jax.random.fold_in(key, place)) for place, g in enumerate(leaves)]
+    noisy = leafwise.alike(lambda g, key: g + deviation * _normal(key, g), rows)
+    return structure.unflatten(noisy)
 
 
 def _normal(key: Any, like: Array) -> Array:

@@ -2,14 +2,18 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.core import EmptyState, GradientTransformation, require_params, transformation
-from gradtx.moments import rms, root, shrinkage, sums_of_squares
+from gradtx.moments import abs_sq, rms, root, shrinkage, sums_of_squares
+from gradtx.paths import plain
 from gradtx.value import number
+
+ScaleByTrustRatioState = EmptyState  # Optax's name
 
 
 @transformation
@@ -93,6 +97,53 @@ def trust_ratio(g: Array, p: Array, coefficient: Any = 1.0, min_norm: Any = 0.0,
     infinite = jnp.isinf(g_norm)
     ratio = coefficient * p_norm / jnp.where(zero | infinite, 1.0, g_norm + eps)
     return jnp.where(zero, 1.0, jnp.where(infinite, 0.0, ratio))
+
+
+@transformation
+class normalize_by_update_norm(GradientTransformation):
+    """Scales all updates together to one length.
+
+        u = g scale_factor / (|g| + eps)           |g| over all leaves; u = 0 where |g| + eps is 0
+
+    Args:
+      scale_factor: the length, in units of the updates; any finite number, negative to turn the gradient around.
+      eps: in units of the updates. Not negative. Updates well below it are not normalized.
+
+    State: the time. Reads: updates only; every leaf once more, for the norm. NaN as in `clip_by_global_norm`.
+    """
+
+    scale_factor: Hyperparameter = number(default=1.0)
+    eps: Hyperparameter = number(default=1e-6, within="[0, inf)")
+
+    def update(self, updates, state, params=None, **extra):
+        length, eps = at(state.count, self.scale_factor, self.eps)
+        squares = leafwise.squares(updates)
+        size = leafwise.joint_norm(squares, skip_nan=True) + eps
+        factor = jnp.where(size == 0, 0, length / jnp.where(size == 0, 1, size))
+        factor, squares = jax.lax.optimization_barrier((factor, squares))  # or XLA computes them anew for every leaf
+        leaf = lambda g, square: g * jnp.where(jnp.isnan(square), 0, factor).astype(square.dtype)
+        squares = jax.tree.unflatten(jax.tree.structure(plain(updates)), squares)
+        return leafwise.map(leaf, updates, squares), ClockState(tick(state.count))
+
+
+@transformation
+class scale_by_param_block_norm(GradientTransformation):
+    """Multiplies each leaf of the updates by its parameter's norm.
+
+        u = g max(|p|, min_scale)           the L2 norm of a whole leaf
+
+    Args:
+      min_scale: positive, in units of the parameters; lets a parameter that starts at zero move.
+
+    State: the time. Reads: params; they once more, for the norm.
+    """
+
+    min_scale: Hyperparameter = number(default=1e-3, within="(0, inf)")
+
+    def update(self, updates, state, params=None, **extra):
+        (min_scale,) = at(state.count, self.min_scale)
+        leaf = lambda g, p: g * jnp.maximum(root(jnp.sum(abs_sq(p))), min_scale)
+        return leafwise.map(leaf, updates, require_params(params, self)), ClockState(tick(state.count))
 
 
 @transformation

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.combine.record import record
-from gradtx.core import GradientTransformation, transformation
+from gradtx.core import EmptyState, GradientTransformation, transformation
 from gradtx.value import flag, number
+
+ScaleState, ScaleByScheduleState = EmptyState, ClockState  # Optax's names
 
 
 @transformation
@@ -47,16 +49,19 @@ class scale_by_learning_rate(GradientTransformation):
     pairs of reals that they are. Do not conjugate gradients yourself.
 
     Args:
-      learning_rate: in units of the parameters per unit of update; a number or a schedule.
+      learning_rate: in units of the parameters per unit of update; a number or a schedule. None leaves the updates as
+        they are, sign and all.
       flip_sign: False multiplies by the learning rate and does nothing else.
 
     State: the time. Reads: updates only.
     """
 
-    learning_rate: Hyperparameter = number()
+    learning_rate: Hyperparameter | None = number(default=None, optional=True)
     flip_sign: bool = flag(default=True, kw_only=True)
 
     def update(self, updates, state, params=None, **extra):
+        if self.learning_rate is None:
+            return updates, ClockState(tick(state.count))
         (rate,) = at(state.count, self.learning_rate)
         record(extra, learning_rate=lambda: jnp.asarray(rate))
 

@@ -1,4 +1,6 @@
-"""clip, clip_by_global_norm, clip_by_block_rms, zero_nans: bounds on elements, on the tree, on each leaf; no NaN."""
+"""clip, clip_by_global_norm, clip_by_block_rms, adaptive_grad_clip, zero_nans: bounds on elements, on the tree, on each
+leaf or unit; no NaN.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -266,3 +268,71 @@ def test_an_infinite_norm_makes_finite_updates_zero():
     p, g = jnp.ones(3), jnp.full(3, 1e30)
     for tx in (gradtx.scale_by_trust_ratio(), gradtx.scale_by_trust_ratio(min_norm=lambda t: jnp.inf)):
         assert jnp.all(tx.update(g, tx.init(p), p)[0] == 0)
+
+
+def by_units(bound, eps=1e-3, axis=None):
+    """G_i min(1, bound max(|W_i|, eps) / |G_i|) for each unit i: Brock et al. 2021, equation 3."""
+    by_rank = {0: (), 1: (0,), 2: (0,), 3: (0,), 4: (0, 1, 2), 5: (0, 1, 2, 3)}
+
+    @leafwise
+    def rule(p):
+        over = by_rank[p.ndim] if axis is None else axis
+        size = lambda x: np.sqrt(np.sum(np.abs(x) ** 2, axis=over, keepdims=True))
+        return lambda g, p, t: g * np.minimum(1, bound * np.maximum(size(p), eps) / size(g))
+
+    return rule
+
+
+UNITS = {"s": (), "v": (3,), "m": (4, 3), "heads": (2, 3, 2), "conv": (2, 2, 3, 2), "volume": (2, 1, 2, 2, 3)}
+
+
+@both_precisions
+@pytest.mark.parametrize(("bound", "eps"), [(0.01, 1e-3), (1.0, 1e-3), (1.0, 3.0), (100.0, 1e-3)])
+def test_units_are_clipped_to_a_fraction_of_their_parameters(bound, eps, precision):
+    check(gradtx.adaptive_grad_clip(bound, eps), by_units(bound, eps), precision, shapes=UNITS, coupling=0.01)
+
+
+@pytest.mark.parametrize("axis", [-1, (0, 1)])
+def test_units_may_be_said_by_axis(axis):
+    shapes = {"a": (4, 3), "b": (2, 3, 2)}
+    check(gradtx.adaptive_grad_clip(0.5, axis=axis), by_units(0.5, axis=axis), shapes=shapes, coupling=0.01)
+
+
+def test_a_units_norm_counts_the_modulus_of_complex_elements():
+    leaves = ("dense/kernel", "scale")
+    tx = gradtx.chain(gradtx.adaptive_grad_clip(0.5), gradtx.scale_by_learning_rate(-1.0))  # which conjugates back
+    check(tx, by_units(0.5), complex_leaves=leaves, coupling=0.01)
+
+
+def test_with_dimensions_of_one_a_vector_is_one_unit():
+    np.testing.assert_allclose(gradtx.transforms.unitwise_norm(jnp.array([[3.0, 4.0]])), [[5.0, 5.0]])
+    np.testing.assert_allclose(gradtx.transforms.unitwise_norm(jnp.eye(2)), np.ones((2, 2)))
+
+
+def test_a_parameter_of_zeros_moves_by_eps():
+    g, tx = jnp.full((3, 2), 10.0), gradtx.adaptive_grad_clip(0.5, eps=1e-2)
+    updates, _ = tx.update(g, tx.init(g), jnp.zeros((3, 2)))
+    np.testing.assert_allclose(np.linalg.norm(updates, axis=0), [5e-3, 5e-3], rtol=1e-6)
+
+
+def test_a_float16_unit_does_not_overflow():
+    g, tx = jnp.full((3, 2), 300.0, "float16"), gradtx.adaptive_grad_clip(0.5)
+    np.testing.assert_allclose(tx.update(g, tx.init(g), g)[0], np.full((3, 2), 150.0), rtol=1e-6)
+
+
+def test_unitwise_clip_scales_what_is_not_below_its_bound():
+    g = jnp.array([[3.0, 0.1], [4.0, 0.1]])
+    size = gradtx.transforms.unitwise_norm(g)
+    np.testing.assert_allclose(
+        gradtx.transforms.unitwise_clip(size, jnp.ones((2, 2)), g), [[0.6, 0.1], [0.8, 0.1]], rtol=1e-6
+    )
+    with pytest.raises(ValueError, match=r"`unitwise_clip`: g_norm, max_norm and grad must be of one shape"):
+        gradtx.transforms.unitwise_clip(size, 1.0, g)
+
+
+def test_what_has_no_units_is_an_error_that_says_so():
+    g, tx = jnp.ones((1, 2, 2, 2, 2, 2)), gradtx.adaptive_grad_clip(0.5)
+    with pytest.raises(ValueError, match=r"`unitwise_norm`: an array of shape \(1, 2, 2, 2, 2, 2\).*axis"):
+        tx.update(g, tx.init(g), g)
+    with pytest.raises(TypeError, match=r"`adaptive_grad_clip`: axis must be"):
+        gradtx.adaptive_grad_clip(0.5, axis="first")  # pyright: ignore[reportArgumentType]

@@ -82,3 +82,10 @@ def test_a_negative_variance_is_an_error_that_names_it():
 def test_no_key_is_an_error_and_not_a_default_key():
     with pytest.raises((TypeError, ValueError), match="key"):
         gradtx.add_noise(0.1, 0.55)
+
+
+def test_seed_is_an_older_name_of_key():
+    assert gradtx.add_noise(0.1, 0.55, seed=3) == gradtx.add_noise(0.1, 0.55, 3)
+    assert repr(gradtx.add_noise(0.1, 0.55, seed=3)) == "add_noise(eta=0.1, gamma=0.55, key=3)"
+    with pytest.raises(ValueError, match=r"`add_noise`: seed .*key"):
+        gradtx.add_noise(0.1, 0.55, 3, seed=3)

@@ -1,4 +1,4 @@
-"""scale_by_sign, centralize, scale_by_trust_ratio, scale_by_param_block_rms: each leaf by its own measure."""
+"""scale_by_sign, centralize, scale_by_trust_ratio, scale_by_param_block_*: each leaf by its measure; a joint length."""
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +94,7 @@ def test_parameters_of_zero_still_move_by_the_least_scale():
     np.testing.assert_allclose(updates, 1e-3 * np.asarray(g), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["scale_by_trust_ratio", "scale_by_param_block_rms"])
+@pytest.mark.parametrize("name", ["scale_by_trust_ratio", "scale_by_param_block_rms", "scale_by_param_block_norm"])
 def test_without_params_is_an_error_that_names_them(name):
     tx = getattr(gradtx, name)()
     g = jnp.ones(3)
@@ -108,8 +108,51 @@ def test_without_params_is_an_error_that_names_them(name):
         ("scale_by_trust_ratio", "min_norm"),
         ("scale_by_trust_ratio", "eps"),
         ("scale_by_param_block_rms", "min_scale"),
+        ("scale_by_param_block_norm", "min_scale"),
+        ("normalize_by_update_norm", "eps"),
     ],
 )
 def test_a_negative_argument_is_an_error_that_names_it(name, argument):
     with pytest.raises(ValueError, match=rf"`{name}`.*{argument}.*-1\.0"):
         getattr(gradtx, name)(**{argument: -1.0})
+
+
+@both_precisions
+@pytest.mark.parametrize("least", [1e-3, 3.0])
+def test_scale_by_param_block_norm_multiplies_by_the_parameters_norm(least, precision):
+    check(
+        gradtx.scale_by_param_block_norm(least),
+        each(lambda g, p: g * max(norm(p), least)),
+        precision,
+        shapes=SHAPES,
+        coupling=0.01,
+        steps=3,  # the parameters grow with themselves
+    )
+
+
+@both_precisions
+@pytest.mark.parametrize("options", [{}, {"scale_factor": -0.3}, {"eps": 0.5}, {"eps": 0.0}])
+def test_normalize_by_update_norm_gives_all_leaves_together_one_length(options, precision):
+    def rule(params):
+        def step(grads, params, t):
+            size = np.sqrt(sum(norm(g) ** 2 for g in grads.values())) + options.get("eps", 1e-6)
+            return {path: options.get("scale_factor", 1.0) * g / size for path, g in grads.items()}
+
+        return step
+
+    check(gradtx.normalize_by_update_norm(**options), rule, precision, shapes=SHAPES)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_normalizing_zero_gives_zero_and_a_large_norm_does_not_overflow(dtype):
+    tx = gradtx.normalize_by_update_norm(eps=0.0)
+    for g, u in ((jnp.zeros(2, dtype), 0.0), (jnp.full(2, 3e4, dtype), 0.5**0.5)):
+        np.testing.assert_allclose(tx.update(g, tx.init(g))[0], [u, u], rtol=1e-6)
+
+
+def test_a_nan_is_not_part_of_the_joint_length_and_stays_where_it_is():
+    g = {"a": jnp.array([jnp.nan, 1.0]), "b": jnp.array([3.0, 4.0])}
+    tx = gradtx.normalize_by_update_norm()
+    updates, _ = tx.update(g, tx.init(g))
+    np.testing.assert_allclose(updates["b"], [0.6, 0.8], rtol=1e-6)
+    np.testing.assert_array_equal(updates["a"], [np.nan, 0.0])

@@ -82,3 +82,11 @@ def test_scale_leaves_the_imaginary_sign_alone():
 def test_a_rate_that_is_no_number_and_no_function_is_an_error():
     with pytest.raises((TypeError, ValueError), match=r"`scale_by_learning_rate`.*learning_rate.*fast"):
         gradtx.scale_by_learning_rate("fast")
+
+
+@pytest.mark.parametrize("flip_sign", [True, False])
+def test_without_a_rate_the_updates_stay_as_they_are(flip_sign):
+    g = jnp.array([1 + 2j, -3j])
+    tx = gradtx.scale_by_learning_rate(flip_sign=flip_sign)
+    np.testing.assert_array_equal(tx.update(g, tx.init(g))[0], g)
+    assert tx == gradtx.scale_by_learning_rate(None, flip_sign=flip_sign)
