@@ -47,18 +47,21 @@ def _update(
       ValueError: a leaf is missing or has the wrong shape, or `params` is missing and needed.
     """
     try:
-        if params is not None:
+        if params is not None and not self.of_examples:
             paths.check_match(updates, params)
         incoming = leafwise.gradients(updates, params)
         wide_params = leafwise.widen(leafwise.floats(params))
         outgoing, new_state = self.bare_update(incoming, leafwise.widen(state), wide_params, **on_part(extra, params))
-        paths.check_shapes(outgoing, incoming)
+        if not self.of_examples:
+            paths.check_shapes(outgoing, incoming)
+        elif params is not None:
+            paths.check_match(outgoing, params)
         return _with_untouched(outgoing, incoming, updates, params), leafwise.cast_like(new_state, state)
     except paths.MismatchError as error:
         raise ValueError(f"`{self.name}`: {error}.") from error.__cause__
     except (AttributeError, KeyError, TypeError) as error:
         leaves = leafwise.floats(updates if params is None else params)
-        found, expected = _outline(state), _outline(jax.eval_shape(self.bare_init, leaves))
+        found, expected = (paths.outline(x) for x in (state, jax.eval_shape(self.bare_init, leaves)))
         if found == expected:
             raise
         raise ValueError(
@@ -140,6 +143,12 @@ class GradientTransformation(Value):
         """What errors and a chain's state call it."""
         return type(self).__name__
 
+    @property
+    def of_examples(self) -> bool:
+        """Whether it takes the gradient of each example, along axes which the updates that it returns have not."""
+        parts = jax.tree.leaves(self, is_leaf=lambda x: x is not self and isinstance(x, GradientTransformation))
+        return any(x.of_examples for x in parts if isinstance(x, GradientTransformation))
+
     def __iter__(self) -> Iterator[Callable]:
         return iter((self.init, self.update))
 
@@ -220,20 +229,20 @@ def eval_params(tx: Any, state: State, params: Params) -> Params:
 
 
 def on_part(extra: dict[str, Any], params: Params | None) -> dict[str, Any]:
-    """`extra` with `value_fn` and `grad_fn` as functions of the part of `params` that a link sees.
+    """`extra` with `value_fn`, `obj_fn` and `grad_fn` as functions of the part of `params` that a link sees.
 
     Where the part holds None they take the leaf of `params`. What `grad_fn` returns has the part's leaves, widened.
     """
     complete = lambda part: leafwise.choose(lambda p, x: p if x is None else x, params, part)
 
     def on_this_part(name, function):
-        if params is None or function is None or name not in ("value_fn", "grad_fn"):
+        if params is None or function is None or name not in ("value_fn", "obj_fn", "grad_fn"):
             return function
 
         @functools.wraps(function)
         def wrapped(part, *args, **kwargs):
             result = function(complete(part), *args, **kwargs)
-            return result if name == "value_fn" else leafwise.widen(leafwise.choose(lambda _, g: g, part, result))
+            return result if name != "grad_fn" else leafwise.widen(leafwise.choose(lambda _, g: g, part, result))
 
         return wrapped
 
@@ -249,10 +258,3 @@ def _with_untouched(outgoing: Updates, incoming: Updates, updates: Updates, para
         return jnp.zeros_like(p) if hasattr(p, "dtype") and jnp.issubdtype(p.dtype, jnp.number) else u
 
     return leafwise.choose(leaf, updates, incoming, outgoing, updates if params is None else params)
-
-
-def _outline(state: State) -> str:
-    """A state's type; of a chain's, its links' too."""
-    if isinstance(state, dict):
-        return "{" + ", ".join(f"{name}: {_outline(x)}" for name, x in sorted(state.items())) + "}"
-    return type(state).__name__ if isinstance(state, tuple) else "array" if hasattr(state, "shape") else repr(state)

@@ -114,6 +114,20 @@ def _slopes_of_sums(skip_nan, primals, tangents):
     return sums_of_squares(*primals, skip_nan), tuple(map(slope, *primals, *tangents))
 
 
+@jax.custom_jvp
+def sums(*xs: Array) -> tuple[Array, ...]:
+    """For arrays of one shape, the sum over all entries of each, in one pass over all of them: as `sums_of_squares`."""
+    each, one_pass = (partial(sums, lambda x: x) for sums in (_sums_each, _sums_in_one_pass))
+    if not on_one_device() or not _traced(*xs):
+        return each(*xs)
+    return jax.lax.platform_dependent(*xs, tpu=each, default=one_pass)
+
+
+@sums.defjvp
+def _slopes_of_plain_sums(primals, tangents):
+    return sums(*primals), tuple(map(jnp.sum, tangents))
+
+
 def _sums_each(squares: Callable, *xs: Array) -> tuple[Array, ...]:
     return tuple(jnp.sum(squares(x)) for x in xs)
 

@@ -19,7 +19,9 @@ LAYERS = (
     {"assignment", "contrib", "experimental", "perturbations", "tree_utils"},  # other names' places, as Optax has them
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-FOLDERS = {"combine", "interop", "losses", "optimizers", "schedules", "transforms", "tree", "tuning"}  # of siblings
+# folders whose files import each other
+FOLDERS = {"combine", "interop", "labels", "losses", "optimizers", "schedules", "transforms", "tree", "tuning"}
+FOLDERS |= {"aggregating", "microbatching"}
 ROOT = Path(__file__).parents[1] / "gradtx"
 
 
