@@ -12,8 +12,10 @@ from gradtx.core import State, Updates
 from gradtx.placement import differing_like
 
 
-def update_if(condition: Array, update: Callable[[], tuple], instead: Updates, state: State) -> tuple:
-    """What `update()` returns where the condition holds, else `instead` and the state as it was.
+def update_if(
+    condition: Array, update: Callable[[], tuple], instead: Updates, state: State, otherwise: Callable | None = None
+) -> tuple:
+    """What `update()` returns where the condition holds, else `instead` and the state as it was, or `otherwise()`.
 
     It is a branch: where the condition does not hold, nothing of the update is computed. What transformations record in
     it comes out.
@@ -21,6 +23,7 @@ def update_if(condition: Array, update: Callable[[], tuple], instead: Updates, s
     Args:
       condition: bool scalar.
       update: returns updates and a state like `instead` and `state`.
+      otherwise: does, too; what is recorded in it is not heard.
     """
     heard, about = is_heard(), []  # of what is recorded in the branch: all but the values, which come out of it
 
@@ -33,7 +36,11 @@ def update_if(condition: Array, update: Callable[[], tuple], instead: Updates, s
 
     def not_made():
         nothing = leafwise.zeros(jax.eval_shape(made)[2])
-        return differing_like((instead, state, nothing), condition)
+        if otherwise is None:
+            return differing_like((instead, state, nothing), condition)
+        outgoing, new_state = otherwise()
+        outgoing, new_state = leafwise.cast_like(outgoing, instead), leafwise.cast_like(new_state, state)
+        return differing_like((outgoing, new_state, nothing), condition)
 
     outgoing, new_state, values = jax.lax.cond(condition, made, not_made)
     repeat([x._replace(value=value) for x, value in zip(about, values, strict=True)])

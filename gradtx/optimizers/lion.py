@@ -1,7 +1,9 @@
 """Lion (Chen et al., 2023): the sign of an interpolated momentum."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
@@ -11,9 +13,10 @@ from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import ema
 from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.normalize import sign
 from gradtx.transforms.scale import scale_by_learning_rate
-from gradtx.value import number, state, storage_dtype
+from gradtx.value import number, state, static, storage_dtype
+
+MODES = ("hard", "smooth", "refined")
 
 
 @state
@@ -28,35 +31,47 @@ class ScaleByLionState(NamedTuple):
 class scale_by_lion(GradientTransformation):
     """Replaces the gradient by the sign of its interpolation with a running mean.
 
-        u = sign(b1 mu + (1 - b1) g)
+        u = sign(x),    x = b1 mu + (1 - b1) g
         mu = b2 mu + (1 - b2) g                from zero
 
-    It is computed in the other order: of the new mu, u is the sign of b1 mu + (b2 - b1) g, b2 times the above. So the
-    old mu need not be kept.
+    It is computed in the other order: of the new mu, u is the sign of b1 mu + (b2 - b1) g, which is b2 x. So the old mu
+    need not be kept.
 
     Args:
       b1: weight of the mean in the step, in [0, 1).
       b2: decay of the mean, in (0, 1).
       mu_dtype: storage of mu; None means float32 or wider.
+      mode: what replaces the sign. "hard": nothing; "smooth": tanh(smooth_beta x); "refined": x, kept within -1 and 1.
+        The last two know the gradient's size.
+      smooth_beta: in units of 1 / gradient. Not negative; the larger, the nearer to the sign. Read in mode "smooth".
 
     State: 4 bytes per float32 parameter. Reads: gradients only.
-    Source: Chen et al., Symbolic discovery of optimization algorithms, NeurIPS 2023, Program 1 (arXiv:2302.06675).
-      The sign of a complex entry is that of its two parts. b2 = 0, a mean without memory, is not taken.
+    Source: Chen et al., Symbolic discovery of optimization algorithms, NeurIPS 2023, Program 1 (arXiv:2302.06675); the
+      other modes are Optax's. A complex entry counts as its two parts. b2 = 0, a mean without memory, is not taken.
     """
 
     b1: Hyperparameter = number(default=0.9, within="[0, 1)")
     b2: Hyperparameter = number(default=0.99, within="(0, 1)")
     mu_dtype: DTypeLike | None = storage_dtype(default=None)
+    mode: Literal["hard", "smooth", "refined"] = static(default="hard", one_of=MODES, kw_only=True)
+    smooth_beta: Hyperparameter = number(default=1.0, within="[0, inf)", kw_only=True)
 
     def init(self, params):
         return ScaleByLionState(start(), mu=leafwise.zeros(params, self.mu_dtype))
 
     def update(self, updates, state, params=None, **extra):
-        b1, b2 = at(state.count, self.b1, self.b2)
+        b1, b2, beta = at(state.count, self.b1, self.b2, self.smooth_beta)
+        # of a real number that is b2 x
+        squash = {
+            "hard": jnp.sign,
+            "smooth": lambda x: jnp.tanh(x * (beta / b2)),
+            "refined": lambda x: jnp.clip(x * (1 / b2), -1, 1),
+        }[self.mode]
 
         def leaf(g, mu):
             mu = ema(mu, g, b2)
-            return sign(b1 * mu + (b2 - b1) * g), mu
+            x = b1 * mu + (b2 - b1) * g
+            return jax.lax.complex(squash(x.real), squash(x.imag)) if jnp.iscomplexobj(x) else squash(x), mu
 
         updates, mu = leafwise.unzip_map(leaf, updates, state.mu, outputs=2)
         return updates, ScaleByLionState(tick(state.count), mu)

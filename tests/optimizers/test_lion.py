@@ -90,3 +90,47 @@ def test_a_mean_stored_in_bfloat16_stays_bfloat16():
 def test_an_argument_out_of_range_is_an_error_that_names_it(argument, value):
     with pytest.raises(ValueError, match=rf"`scale_by_lion`.*{argument}.*{value}"):
         gradtx.scale_by_lion(**{argument: value})
+
+
+def squashed(squash, b1=0.9, b2=0.99):
+    """c = b1 m + (1 - b1) g, u = squash(c), m = b2 m + (1 - b2) g."""
+
+    @leafwise
+    def rule(p):
+        m = np.zeros_like(p)
+
+        def step(g, p, t):
+            nonlocal m
+            c = b1 * m + (1 - b1) * g
+            m = b2 * m + (1 - b2) * g
+            return squash(c) if np.isrealobj(c) else squash(c.real) + 1j * squash(c.imag)
+
+        return step
+
+    return rule
+
+
+MODES = {
+    "hard": ({}, np.sign),
+    "smooth": ({"mode": "smooth"}, np.tanh),
+    "sharper": ({"mode": "smooth", "smooth_beta": 20.0}, lambda c: np.tanh(20 * c)),
+    "refined": ({"mode": "refined"}, lambda c: np.where(np.abs(c) < 1, c, np.sign(c))),
+}
+
+
+@both_precisions
+@pytest.mark.parametrize(("options", "squash"), MODES.values(), ids=MODES)
+@pytest.mark.parametrize("decays", [{}, {"b1": 0.0, "b2": 0.5}])
+def test_the_sign_may_be_a_softer_function(options, squash, decays, precision):
+    check(gradtx.scale_by_lion(**options, **decays), squashed(squash, **decays), precision)
+
+
+@pytest.mark.parametrize(("options", "squash"), MODES.values(), ids=MODES)
+def test_a_complex_entry_counts_as_its_two_parts(options, squash):
+    tx = gradtx.chain(gradtx.scale_by_lion(**options), gradtx.scale_by_learning_rate(-1.0))
+    check(tx, squashed(squash), complex_leaves=("dense/kernel",))
+
+
+def test_an_unknown_mode_is_an_error_that_lists_them():
+    with pytest.raises(ValueError, match=r"`scale_by_lion`: mode must be one of \('hard', 'smooth', 'refined'\)"):
+        gradtx.scale_by_lion(mode="soft")
