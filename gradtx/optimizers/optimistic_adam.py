@@ -63,7 +63,7 @@ def optimistic_adam(
       optimism: weight of the change; None is the learning rate.
     """
     warnings.warn(
-        "`optimistic_adam` is deprecated: use `optimistic_adam_v2`, whose beta is optimism / learning_rate.",
+        "`optimistic_adam` is deprecated: use `optimistic_adam_v2` instead, whose beta is optimism / learning_rate.",
         DeprecationWarning,
         stacklevel=2,
     )
