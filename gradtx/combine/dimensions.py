@@ -75,8 +75,7 @@ def all_matrices(numbers: Any, params: Params, owner: str) -> list[Axes]:
         if entry is None:
             raise ValueError(
                 f"`{owner}`: the parameter {name!r} of shape {p.shape} is no matrix: give its axes in "
-                "weight_dimension_numbers, or leave it to another"
-                " transformation, as `muon` does."
+                "weight_dimension_numbers, or leave it to another transformation, as `muon` does."
             )
     return [entry for entry in found if entry is not None]
 

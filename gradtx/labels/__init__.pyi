@@ -1,0 +1,11 @@
+from gradtx.labels.depth import depths as depths
+from gradtx.labels.depth import layerwise_decay as layerwise_decay
+from gradtx.labels.grouping import Groups as Groups
+from gradtx.labels.grouping import groups as groups
+from gradtx.labels.grouping import table as table
+from gradtx.labels.naming import ROLES as ROLES
+from gradtx.labels.naming import roles as roles
+from gradtx.labels.rules import Rule as Rule
+from gradtx.labels.rules import path as path
+from gradtx.labels.rules import rank as rank
+from gradtx.labels.rules import role as role
