@@ -24,6 +24,7 @@ check: $(VENV)/installed-$(interpreter)-check
 bench: $(VENV)/installed-$(interpreter)-test
 	$(RUN) -m benchmarks.traffic --write
 	$(RUN) -m benchmarks.step_time --write
+	$(RUN) -m benchmarks.minimize --write
 
 bench-accelerators: # in an environment of its own: elsewhere jax would start the accelerators, which are not there
 	$(MAKE) VENV=$(VENV)/accelerators $(VENV)/accelerators/installed-$(interpreter)-accelerators

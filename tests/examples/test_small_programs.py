@@ -54,3 +54,11 @@ def test_the_users_own_lion_is_lion(capsys):
     assert "the same step as gradtx.scale_by_lion: True" in printed
     assert "`scale_by_my_lion`: b1 must lie in [0, 1), got 1.5." in printed
     np.testing.assert_allclose(names["params"]["p"], names["target"], atol=1e-3)
+
+
+def test_the_fits_by_minimize_find_the_truth(capsys):
+    names = runpy.run_module("examples.minimize", run_name="__main__")
+    assert "100 data sets: 100 fitted, in " in capsys.readouterr().out
+    fits, truth = names["fits"].params, names["truth"]
+    for name, x in fits.items():  # a mean of 100 fits, of which each is off by its deviation
+        assert abs(x.mean() - truth[name]) < 4 * x.std() / 10, name
