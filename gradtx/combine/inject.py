@@ -193,6 +193,12 @@ class Injected(GradientTransformation):
     def eval_params(self, state, params):
         return self._made(state.hyperparams).eval_params(state.inner_state, params)
 
+    @property
+    def inner(self) -> GradientTransformation:
+        """What the factory makes of the numbers at the first update."""
+        states = {name: x.init() for name, x in self.numbers.items() if _is_stateful(x)}
+        return self._made(self._values(states, {}, {}))
+
     def _values(self, states: dict, before: dict, extra: dict) -> dict[str, Array]:
         """The numbers as they are now: those of schedules anew, the others from the state, or as given at first."""
 

@@ -132,6 +132,7 @@ def _entries(
     return keep
 
 
+@state
 class MaskedNode(NamedTuple):
     """What Optax puts in the place of a leaf that a mask leaves out. Here that is None; the class is for programs
     that ask.

@@ -28,6 +28,7 @@ from gradtx.value import flag, known, number, part, state, static, storage_dtype
 STANDARD = PRESETS["standard"]
 
 
+@state
 class MuonDimensionNumbers(NamedTuple):
     """Which axes of a parameter are the rows and the columns of its matrix; those not named hold several matrices."""
 

@@ -151,6 +151,19 @@ def test_a_program_ends_at_optaxs_numbers(name):
     np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=1e-5)  # ten to a hundred steps in float32 from each other
 
 
+@pytest.mark.parametrize(
+    "name, written", [("numpyro", "interop.as_optax(gradtx.adam(0.1))"), ("optimistix", "gradtx.adam(0.1)")]
+)
+def test_a_program_that_keeps_optax_takes_one_of_ours(name, written):
+    program, package = PROGRAMS[name]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    changed = "import gradtx; from gradtx import interop\n" + program.replace("optax.adam(0.1)", written)
+    assert "optax.adam" not in changed
+    ours, theirs = map(printed, map(start, [changed, program]))
+    np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=1e-5)  # as above
+
+
 LIBRARIES = ["flax.nnx", "flax.training", "numpyro", "optimistix", "haiku", "ott.solvers", "orbax.checkpoint"]
 
 
