@@ -1,1 +1,3 @@
-"""Kernels of linear algebra: systems of equations. Arrays in, arrays out. May import jax and `placement` alone."""
+"""Kernels of linear algebra: equations, eigenvalues, roots, matrices in arrays. Arrays in, arrays out. May import jax
+and `placement` alone.
+"""

@@ -90,7 +90,8 @@ class scale_by_muon(GradientTransformation):
         "standard" or "dion".
       ns_steps: how often, at least 0; not read where there is a triple per step.
       beta: decay of mu, in [0, 1).
-      eps: a norm of m that counts as 0, in units of the gradient. Not negative.
+      eps: added to m's norm by "frobenius" and "spectral"; the least norm in the other two. In units of the gradient;
+        not negative.
       mu_dtype: storage of mu; None means float32 or wider.
       nesterov: look one step ahead in mu.
       adaptive: multiply by the scalar product with m over the whole leaf, about the sum of m's singular values: this is
@@ -107,8 +108,8 @@ class scale_by_muon(GradientTransformation):
       ValueError: a leaf is no matrix: it is named.
     Source: Jordan et al., Muon, 2024 (kellerjordan.github.io/posts/muon), with a mean in place of its sum of gradients,
       which is the same direction; Bernstein, Newhouse, Old optimizer, new norm, 2024 (arXiv:2409.20325), "adaptive".
-    Differs from Optax: `ns_coeffs` in the state is None; `eps` bounds norms in each preconditioning; "schatten" and
-      "adaptive" are right for complex matrices; with a triple per step `ns_steps` is not read.
+    Differs from Optax: `ns_coeffs` in the state is None; "schatten" and "adaptive" are right for complex matrices; with
+      a triple per step `ns_steps` is not read.
     """
 
     ns_coeffs: Any = part(default=STANDARD, convert=_coefficients)

@@ -1,0 +1,94 @@
+"""matrix_inverse_pth_root, beside NumPy's eigendecomposition and Optax."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+
+
+def positive(condition, n=6, seed=0):
+    """A symmetric matrix with eigenvalues from 1 down to 1 / condition."""
+    q = np.linalg.qr(np.random.default_rng(seed).normal(size=(n, n)))[0]
+    return q @ np.diag(condition ** -np.linspace(0, 1, n)) @ q.T
+
+
+def root(a, p, ridge):
+    values, q = np.linalg.eigh(a)
+    return q @ np.diag((values + ridge * values.max()) ** (-1 / p)) @ q.T
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("p", [1, 2, 3, 4, 5, 7, 8, 12])
+def test_it_is_the_inverse_root(p, traced):
+    with jax.enable_x64(True):
+        a = positive(1e3)
+        fn = lambda a, p: gradtx.matrix_inverse_pth_root(a, p, error_tolerance=1e-12)
+        got, error = jax.jit(fn)(a, p) if traced else jax.jit(fn, static_argnums=1)(a, p)
+        # the ridge is a multiple of an eigenvalue that is off by 1e-6 of itself, and the ridge is 1e-3 of the smallest
+        np.testing.assert_allclose(got, root(a, p, 1e-6), rtol=1e-7, atol=1e-7 * 1e3 ** (1 / p))
+        assert error <= 1e-12
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_it_scales(scale):
+    a = positive(100.0)
+    got, _ = gradtx.matrix_inverse_pth_root(jnp.asarray(scale * a, "float32"), 4)
+    want = scale**-0.25 * root(a, 4, 1e-6)
+    # float32: M is within 1e-6 of 1, and H has the roundings of some ten products
+    np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("p", [1, 2, 4, 8])
+def test_the_numbers_are_optaxs(p):
+    a = jnp.asarray(positive(100.0), "float32")
+    ours, theirs = (lib.matrix_inverse_pth_root(a, p) for lib in (gradtx, optax))
+    np.testing.assert_allclose(ours[0], theirs[0], atol=1e-5 * np.abs(theirs[0]).max())  # float32, ten products
+    assert ours[1] <= 1e-6
+
+
+def test_optax_takes_powers_of_two_alone():
+    a = jnp.asarray(positive(100.0), "float32")
+    want = root(np.asarray(a, np.float64), 3, 1e-6)
+    assert np.abs(gradtx.matrix_inverse_pth_root(a, 3)[0] - want).max() < 1e-4
+    assert not np.abs(optax.matrix_inverse_pth_root(a, 3)[0] - want).max() < 1e-2
+
+
+@pytest.mark.parametrize("e", range(2, 12))
+def test_a_condition_number_beyond_float32_ends_with_numbers(e):
+    got, error = gradtx.matrix_inverse_pth_root(jnp.asarray(positive(10.0**e, 16), "float32"), 4, ridge_epsilon=1e-12)
+    assert jnp.isfinite(got).all() and (e >= 7 or error < 0.1)
+
+
+def test_zeros_one_entry_and_none():
+    got, _ = gradtx.matrix_inverse_pth_root(jnp.zeros((2, 2)), 4)
+    np.testing.assert_allclose(got, 1e22**0.25 * np.eye(2), rtol=1e-4)  # (1e-6 1e-16)^(-1/4)
+    got, error = gradtx.matrix_inverse_pth_root(jnp.array([[16.0]]), 4)
+    np.testing.assert_allclose(got, [[0.5]], rtol=1e-6)
+    assert error == 0
+    assert gradtx.matrix_inverse_pth_root(jnp.zeros((0, 0)), 4)[0].shape == (0, 0)
+
+
+def test_a_narrow_matrix_is_computed_in_float32_and_rounded_once():
+    a = jnp.asarray(positive(10.0), "bfloat16")
+    got, _ = gradtx.matrix_inverse_pth_root(a, 2)
+    wide, _ = gradtx.matrix_inverse_pth_root(a.astype("float32"), 2)
+    np.testing.assert_array_equal(got, wide.astype("bfloat16"))
+
+
+def test_many_at_a_time():
+    stack = jnp.stack([jnp.asarray(positive(c), "float32") for c in (2.0, 10.0, 100.0)])
+    got, errors = jax.vmap(lambda a: gradtx.matrix_inverse_pth_root(a, 4))(stack)
+    assert (errors <= 1e-6).all()
+    for x, a in zip(got, stack, strict=True):
+        np.testing.assert_allclose(x, root(np.asarray(a, np.float64), 4, 1e-6), atol=1e-4)
+
+
+def test_what_is_wrong_is_named():
+    with pytest.raises(ValueError, match=r"`matrix_inverse_pth_root`: matrix must be square, got shape \(2, 3\)"):
+        gradtx.matrix_inverse_pth_root(jnp.ones((2, 3)), 2)
+    for p in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="p must be a whole number of at least 1"):
+            gradtx.matrix_inverse_pth_root(jnp.eye(2), p)
