@@ -45,6 +45,19 @@ def checked(owner: str, name: str, key: Any) -> Any:
     return Key(tuple(words.view(np.int32).tolist()), impl=str(jax.random.key_impl(key)))  # of words: JAX's default
 
 
+def take_seed(owner: Any) -> None:
+    """For a value whose field `seed` is an older name of its field `key`: moves what was given to the newer one.
+
+    Raises:
+      ValueError: both are given.
+    """
+    if owner.seed is not None:
+        if owner.key is not None:
+            raise ValueError(f"`{type(owner).__name__}`: seed is an older name of key, and both are given.")
+        object.__setattr__(owner, "key", owner.seed)
+        object.__setattr__(owner, "seed", None)
+
+
 def typed(key: Any) -> Array:
     """The key as a key of `jax.random`."""
     if isinstance(key, Key):

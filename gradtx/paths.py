@@ -127,6 +127,13 @@ def unflatten(structure: Any, leaves: list, tree: Any) -> Any:
         return jax.tree.structure(plain(tree), is_leaf=is_none).unflatten(leaves)
 
 
+def outline(state: Any) -> str:
+    """A state's type; of a chain's, its links' too."""
+    if isinstance(state, dict):
+        return "{" + ", ".join(f"{name}: {outline(x)}" for name, x in sorted(state.items())) + "}"
+    return type(state).__name__ if isinstance(state, tuple) else "array" if hasattr(state, "shape") else repr(state)
+
+
 def is_none(x: Any) -> bool:
     """For `is_leaf`, where None keeps a leaf's place."""
     return x is None

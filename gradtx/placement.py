@@ -1,9 +1,11 @@
 """Devices: where arrays lie, and whether there is more than one place."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.core
+import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 
@@ -55,6 +57,21 @@ def differing_like(values: Any, like: Any) -> Any:
 def sharding_of(x: Any) -> Any:
     """Where an array lies; None where that is not known: in a trace, or of a shape alone."""
     return x.sharding if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) else None
+
+
+def zeros_of_axes(x: Any, shape: Sequence[int], axes: Sequence[tuple[int, ...]], dtype: Any) -> jax.Array:
+    """Zeros of another shape beside an array, each dimension sharded as the axes of the array that it is made of.
+
+    Args:
+      axes: of each dimension the axes of `x`, whose product it is; none where it is made of no axis.
+    """
+    sharding = sharding_of(x)
+    if not isinstance(sharding, NamedSharding) or any(jax.typeof(x).sharding.spec):
+        return differing_like(jnp.zeros(shape, dtype), x)
+    spec = [*sharding.spec, *[None] * (x.ndim - len(sharding.spec))]
+    kept = lambda group: spec[group[0]] if group and not any(spec[i] for i in group[1:]) else None
+    place = NamedSharding(sharding.mesh, PartitionSpec(*map(kept, axes)), memory_kind=sharding.memory_kind)
+    return jnp.zeros(shape, dtype, device=place)
 
 
 def whole_everywhere(x: jax.Array) -> jax.Array:

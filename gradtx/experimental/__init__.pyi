@@ -1,0 +1,1 @@
+from gradtx.experimental import aggregating as aggregating

@@ -61,6 +61,14 @@ def per_example_layer_norm_clip(grads: Any, global_l2_norm_clip: ArrayLike, unif
     return structure.unflatten(x for x, _ in found), structure.unflatten(n for _, n in found)
 
 
+def beside(params: Any, updates: Any) -> Any:
+    """What was made of the gradients of examples, in the containers of the parameters, where those are given.
+
+    A container that takes nothing but arrays like the parameters could not hold the gradients.
+    """
+    return updates if params is None else leafwise.choose(lambda p, u: u, params, updates)
+
+
 def _of_examples(caller: str, grads: Any) -> Any:
     """The gradients as floats, float32 or wider."""
     shapes = [jnp.shape(g) for g in jax.tree.leaves(grads)]

@@ -1,0 +1,21 @@
+from gradtx.aggregating.aggregator import Aggregator as Aggregator
+from gradtx.aggregating.aggregator import AggregatorUpdateFn as AggregatorUpdateFn
+from gradtx.aggregating.aggregator import process as process
+from gradtx.aggregating.averages import AccumulateAvgUpdatesState as AccumulateAvgUpdatesState
+from gradtx.aggregating.averages import AggregatedUpdates as AggregatedUpdates
+from gradtx.aggregating.averages import MaybeAxis as MaybeAxis
+from gradtx.aggregating.averages import PerElementUpdates as PerElementUpdates
+from gradtx.aggregating.averages import accumulate_avg_updates as accumulate_avg_updates
+from gradtx.aggregating.averages import average_incrementally_updates as average_incrementally_updates
+from gradtx.aggregating.averages import average_per_element_updates as average_per_element_updates
+from gradtx.aggregating.averages import get_batch_size_from_per_elt_updates as get_batch_size_from_per_elt_updates
+from gradtx.aggregating.variance import PerElementMeanAndSumSqDiffGradsState as PerElementMeanAndSumSqDiffGradsState
+from gradtx.aggregating.variance import PerElementMeanAndVarianceEMAState as PerElementMeanAndVarianceEMAState
+from gradtx.aggregating.variance import add_mean_variance_to_opt as add_mean_variance_to_opt
+from gradtx.aggregating.variance import (
+    get_per_element_mean_and_sum_sq_diff_grads as get_per_element_mean_and_sum_sq_diff_grads,
+)
+from gradtx.aggregating.variance import get_unbiased_mean_and_variance_ema as get_unbiased_mean_and_variance_ema
+from gradtx.aggregating.variance import (
+    track_per_element_mean_and_variance_with_ema as track_per_element_mean_and_variance_with_ema,
+)
