@@ -54,8 +54,8 @@ class MultiStepsState(NamedTuple):
     mini_step: Array  # int32 scalar: micro-batches accumulated since the last update
     gradient_step: Array  # int32 scalar: updates made so far
     inner_opt_state: State  # the inner transformation's own
-    acc_grads: Updates  # mean or sum of the gradients since, stored as `accumulator_dtype`; (it, total) if `weighted`
-    skip_state: Any  # what `should_skip_update_fn` reported last
+    acc_grads: Updates  # gradients' mean or sum, as `accumulator_dtype`; if `weighted`, (it, the losses', weights)
+    skip_state: Any = ()  # what `should_skip_update_fn` reported last
 
 
 def _every(owner: str, name: str, k: Any) -> Any:
@@ -87,9 +87,11 @@ class MultiSteps(GradientTransformation):
         not count as one of the k.
       accumulator_dtype: storage of the gradients; None means float32 or wider.
       weighted: each call gives `weight=`, a scalar that is not negative, such as the number of tokens in its loss; the
-        gradients' mean is then by weight. So k unequal micro-batches make one full batch.
+        gradients' mean is then by weight, and of the same weights is that of `value=`, where it is given; `grad=` is
+        these gradients. So k unequal micro-batches make one full batch, for methods that read the loss too. A
+        `value_fn` must be of the full batch already.
 
-    State: 8 bytes, 4 per float32 parameter, and the inner one's. Reads: what the inner one reads.
+    State: 8 bytes, 4 per float32 parameter, and the inner one's; 8 more if weighted. Reads: what the inner one reads.
     Differs from Optax: it is a transformation itself. The inner one does not run at every call, and the accumulated
       gradients are dropped by selection, not by multiplying with 0: one infinite gradient does not stay for ever.
     """
@@ -108,7 +110,7 @@ class MultiSteps(GradientTransformation):
             found = jax.eval_shape(lambda p: should_skip(p, start(), p)[1], params)
             skip_state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), found)
         grads = leafwise.zeros(params, self.accumulator_dtype)
-        accumulated = (grads, jnp.zeros((), jnp.float32)) if self.weighted else grads
+        accumulated = (grads, jnp.zeros((), float), jnp.zeros((), float)) if self.weighted else grads
         state = MultiStepsState(start(), start(), inner, accumulated, skip_state)
         return differing_like(state, params)
 
@@ -118,7 +120,7 @@ class MultiSteps(GradientTransformation):
         skip, skip_state = jnp.array(False), state.skip_state
         if self.should_skip_update_fn is not None:
             skip, skip_state = self.should_skip_update_fn(updates, state.gradient_step, params)
-        accumulated, grads = self._accumulated(updates, state, extra)
+        accumulated, grads, extra = self._accumulated(updates, state, extra)
         emit = (state.mini_step >= k - 1) & ~skip
 
         def make():
@@ -136,24 +138,31 @@ class MultiSteps(GradientTransformation):
             skip_state=skip_state,
         )
 
-    def _accumulated(self, updates: Updates, state: MultiStepsState, extra: dict) -> tuple[Any, Updates]:
-        """What is stored after this micro-batch, and the gradients in it."""
+    def _accumulated(self, updates: Updates, state: MultiStepsState, extra: dict) -> tuple[Any, Updates, dict]:
+        """What is stored after this micro-batch, the gradients in it, and the inner one's extra arguments."""
         if not self.weighted:
             share = 1 / (as_float(state.mini_step) + 1)
             mean = lambda g, a: a + (g - a) * share
             grads = leafwise.map(mean if self.use_grad_mean else lambda g, a: a + g, updates, state.acc_grads)
-            return self._kept(grads, state.acc_grads), grads
+            return self._kept(grads, state.acc_grads), grads, extra
         if "weight" not in extra:
             raise ValueError(
                 "`MultiSteps`: weighted=True needs `update(..., weight=)`, the weight of this micro-batch."
             )
-        sums, total = state.acc_grads
-        weight = jnp.asarray(extra["weight"], jnp.float32)
+        sums, value, total = state.acc_grads
+        weight = jnp.asarray(extra["weight"], total.dtype)
         total = total + weight
         share = jnp.where(total > 0, weight / jnp.where(total > 0, total, 1), 0)
-        add = (lambda g, a: a + (g - a) * share) if self.use_grad_mean else (lambda g, a: a + g * weight)
+        like = lambda x, g: x.astype(g.real.dtype)
+        mean, total_of = lambda g, a: a + (g - a) * like(share, g), lambda g, a: a + g * like(weight, g)
+        add = mean if self.use_grad_mean else total_of
         grads = leafwise.map(add, updates, sums)
-        return (self._kept(grads, sums), total), grads
+        if extra.get("value") is not None:
+            value = add(jnp.asarray(extra["value"], value.dtype), value)
+            extra = extra | {"value": value}
+        if extra.get("grad") is not None:
+            extra = extra | {"grad": grads}
+        return (self._kept(grads, sums), value, total), grads, extra
 
     def _kept(self, grads: Updates, stored: Updates) -> Updates:
         """The accumulated gradients, and those of parameters without one now as they were."""

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import gradtx
-from tests.steps import CATALOGUE, FIRST, step, tree_of
+from tests.steps import CATALOGUE, FIRST, convex, tree_of
 
 P = {"w": jnp.array([1.0, -2.0, 3.0]), "b": jnp.array(0.5)}
 G = [jax.tree.map(lambda p, t=t: jnp.cos(t + p), P) for t in range(12)]
@@ -109,29 +109,72 @@ def test_bad_numbers_are_errors():
         tx.update(G[0], tx.init(P), P)
 
 
-# Methods that are no function of the mean gradient alone, or that measure the loss and not the gradient.
-NOT_OF_THE_MEAN = ("MultiSteps", "apply_every", "monitor", "newton", "scale_by_newton")
+# Three micro-batches of a batch, twice; the numbers of tokens in each.
+TOKENS = {"equal": (1.0, 1.0, 1.0), "unequal": (5.0, 1.0, 2.0)}
 
 
-@pytest.mark.parametrize("name", [name for name in FIRST if not name.startswith(NOT_OF_THE_MEAN)])
-def test_unequal_micro_batches_make_one_full_batch(name):
-    """Three micro-batches of 5, 1 and 2 tokens, twice."""
-    tx, params, weights = CATALOGUE[name].build(gradtx), tree_of("float32"), jnp.array([5.0, 1.0, 2.0])
-    accumulating = gradtx.MultiSteps(tx, 3, weighted=True)
-    micro = [tree_of("float32", seed, lead=(3,)) for seed in (1, 2)]
+@pytest.mark.parametrize("name", FIRST)
+def test_micro_batches_make_one_full_batch(name):
+    """For every method: parameters after two batches, whole or in three parts, of one size or not.
+
+    In float64, where a method that branches, as a line search does, takes the same branch whatever the order of a sum.
+    """
+    tx = CATALOGUE[name].build(gradtx)
+
+    def full(params, batch, weights, values):
+        def body(carry, batch):
+            mean = lambda x: jnp.tensordot(weights / jnp.sum(weights), x, 1)
+            return of(tx, *carry, jax.tree.map(mean, batch), mean(values)), None
+
+        return jax.lax.scan(body, (params, tx.init(params)), batch)[0][0]
+
+    def in_parts(params, batch, weights, values):
+        accumulating = gradtx.MultiSteps(tx, 3, accumulator_dtype=None, weighted=True)
+
+        def body(carry, row):
+            g, weight, value = row
+            return of(accumulating, *carry, g, value, weight=weight), None
+
+        rows = jax.tree.map(lambda g: g.reshape(-1, *g.shape[2:]), batch), jnp.tile(weights, 2), jnp.tile(values, 2)
+        return jax.lax.scan(body, (params, accumulating.init(params)), rows)[0][0]
 
     @jax.jit
-    def both(params):
-        full, small = (params, tx.init(params)), (params, accumulating.init(params))
-        for batch in micro:
-            mean = jax.tree.map(lambda g: jnp.tensordot(weights / 8, g, 1), batch)
-            full = step(tx, *full, mean)
-            for i in range(3):
-                g = jax.tree.map(lambda g, i=i: g[i], batch)
-                updates, state = accumulating.update(g, small[1], small[0], weight=weights[i], value_fn=lambda p: 0.0)
-                small = gradtx.apply_updates(small[0], updates), state
-        return full[0], small[0]
+    def both(*args):
+        return full(*args), in_parts(*args)
 
-    full, small = both(params)
-    # The mean of three is summed in another order: one rounding, 6e-8 of the gradient, and what the method makes of it.
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6), full, small)
+    with jax.enable_x64(True):
+        batches = jax.tree.map(lambda *xs: jnp.stack(xs), *[tree_of("float64", seed, lead=(3,)) for seed in (1, 2)])
+        for weights in TOKENS.values():
+            whole, parts = both(tree_of("float64"), batches, jnp.array(weights), jnp.array([30.0, 27.0, 36.0]))
+            # a mean of three in another order, 1e-16 of it; 1e-9 is far below the 1e-6 that is asked for
+            jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-9), whole, parts)
+
+
+def of(tx, params, state, grads, value, **extra):
+    """One step of any method."""
+    updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=convex, **extra)
+    short = jax.tree.map(lambda u: u / 2, updates)  # a trust ratio on a scalar would land on 0 up to rounding
+    return gradtx.apply_updates(params, short), state
+
+
+def test_without_weights_equal_micro_batches_make_one_full_batch():
+    for tx in (gradtx.adamw(0.1), gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1, momentum=0.9))):
+        mean = jax.tree.map(lambda *gs: sum(gs) / 3, *G[:3])
+        got, _ = run(gradtx, gradtx.MultiSteps(tx, 3), G[:3])
+        want, _ = run(gradtx, tx, [mean])
+        # float32: a mean of three in another order
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7), got[-1], want[0])
+
+
+@pytest.mark.parametrize("mean", [True, False])
+def test_the_loss_is_weighted_like_the_gradients(mean):
+    seen = gradtx.snapshot("value", lambda updates: updates["w"][0])
+    spy = gradtx.GradientTransformation(
+        lambda p: (), lambda u, s, p=None, *, value, grad: ({**u, "w": u["w"].at[0].set(value + 0 * grad["b"])}, s)
+    )
+    tx = gradtx.MultiSteps(gradtx.chain(spy, seen), 2, mean, weighted=True)
+    params, state = P, tx.init(P)
+    for value, weight in ((3.0, 1), (5.0, 3)):
+        updates, state = tx.update(G[0], state, params, value=value, grad=G[1], weight=weight)
+    assert float(updates["w"][0]) == ((3 + 3 * 5) / 4 if mean else 3 + 3 * 5)
+    assert state.acc_grads[1] == 0 and state.acc_grads[2] == 0
