@@ -4,11 +4,14 @@ A new one is a line here. `tests/test_contract.py` proves every rule of the hous
 Optax, where Optax has it; with `moves`, benchmarks measure it and `tests/benchmarks/test_traffic.py` holds it to that.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from gradtx import leafwise
 
 
 class Entry(NamedTuple):
@@ -34,8 +37,110 @@ def _is_vector(params: Any) -> Any:
     return jax.tree.map(lambda p: p.ndim == 1, params)
 
 
+def _is_matrix(params: Any) -> Any:
+    """Not of empty ones, by whose shape Optax divides."""
+    return jax.tree.map(lambda p: p.ndim == 2 and p.size > 0, params)
+
+
+class _LastTwoAxes(NamedTuple):
+    """Dimension numbers: both libraries know them by their fields, Optax by its own class, too."""
+
+    reduction_axis: int = -2
+    output_axis: int = -1
+
+
+def _stacks(params: Any, kind: type = _LastTwoAxes) -> Any:
+    """Dimension numbers of matrices and of stacks of them."""
+    return jax.tree.map(lambda p: kind(-2, -1) if p.ndim > 1 and p.size else None, params)
+
+
+def _matrices(params: Any, kind: type = _LastTwoAxes) -> Any:
+    """Dimension numbers of matrices alone."""
+    return jax.tree.map(lambda p: kind(0, 1) if p.ndim == 2 and p.size else None, params)
+
+
+def _muon_all(lib: Any, numbers: Any) -> Any:
+    return lib.contrib.muon(
+        1e-3,
+        "dion",
+        weight_decay=0.01,
+        nesterov=False,
+        adaptive=True,
+        preconditioning="aol",
+        consistent_rms=0.2,
+        muon_weight_dimension_numbers=numbers,
+    )
+
+
+def _sam(lib: Any, **options: Any) -> Any:
+    uphill = lib.chain(lib.contrib.normalize(), lib.adam(0.05))
+    return lib.contrib.sam(lib.sgd(0.1, momentum=0.9), uphill, **options)
+
+
+def _without_extra(build: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Optax's form of a transformation that takes no extra arguments there, but a `grad_fn` of two."""
+
+    def theirs(optax: Any) -> Any:
+        tx = build(optax)
+
+        def update(updates: Any, state: Any, params: Any = None, *, value_fn: Any = None, **extra: Any) -> Any:
+            return tx.update(updates, state, params, grad_fn=lambda p, i: jax.grad(value_fn)(p))
+
+        return optax.GradientTransformationExtraArgs(tx.init, update)
+
+    return theirs
+
+
+def _largest(updates: Any) -> Any:
+    """A measure of the updates."""
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0.0) for x in jax.tree.leaves(updates)] or [jnp.zeros(())]))
+
+
+def _squares(g: Any, p: Any) -> Any:
+    """A positive curvature that both libraries can take."""
+    return jax.tree.map(lambda g: g * g, g)
+
+
+def _as_examples(updates: Any, params: Any) -> Any:
+    """Gradients of three examples, of which these would be the mean, for what takes such."""
+    return leafwise.map(lambda g: jnp.stack([g, 3 * g, -g]), updates)
+
+
+def _of_examples(lib: Any, tx: Any) -> Any:
+    return lib.chain(lib.stateless(_as_examples), tx)
+
+
+def _plain(build: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Optax's form of a transformation that takes no extra arguments there."""
+
+    def theirs(optax: Any) -> Any:
+        tx = build(optax)
+        return optax.GradientTransformation(tx.init, lambda g, s, p=None: tx.update(g, s, p))
+
+    return theirs
+
+
+def _averaging(lib: Any, steps: int) -> Any:
+    """The mean of examples, and of micro-batches, for an optimizer."""
+    aggregating = lib.experimental.aggregating
+    mean = aggregating.average_incrementally_updates(0, steps)
+    return aggregating.process(lib.stateless(_as_examples), mean, lib.adam(1e-2))
+
+
+def _measuring_variance(lib: Any, steps: int) -> Any:
+    tx = lib.experimental.aggregating.add_mean_variance_to_opt(lib.adam(1e-2), 0.5, 0, steps)
+    return lib.chain(lib.stateless(_as_examples), tx)
+
+
 def _at_odd_steps(step: Any) -> Any:
     return step % 2 == 1
+
+
+def _quietly(build: Callable, *args: Any) -> Any:
+    """Of what is deprecated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return build(*args)
 
 
 # `moves`: lower a number when a change improves it; raise one only for a reason. The least is 12 and 8 more per slot of
@@ -58,6 +163,8 @@ CATALOGUE = {
     "clip": Entry(lambda lib: lib.clip(0.5)),
     "clip_by_global_norm": Entry(lambda lib: lib.clip_by_global_norm(0.5)),
     "clip_by_block_rms": Entry(lambda lib: lib.clip_by_block_rms(0.5)),
+    "adaptive_grad_clip": Entry(lambda lib: lib.adaptive_grad_clip(0.1)),
+    "keep_params_nonnegative": Entry(lambda lib: lib.keep_params_nonnegative()),
     "scale_by_rss": Entry(lambda lib: lib.scale_by_rss()),
     "scale_by_rms": Entry(lambda lib: lib.scale_by_rms()),
     "scale_by_stddev": Entry(lambda lib: lib.scale_by_stddev()),
@@ -67,6 +174,8 @@ CATALOGUE = {
     "scale_by_amsgrad": Entry(lambda lib: lib.scale_by_amsgrad()),
     "scale_by_radam": Entry(lambda lib: lib.scale_by_radam()),
     "scale_by_lion": Entry(lambda lib: lib.scale_by_lion()),
+    "scale_by_lion smooth": Entry(lambda lib: lib.scale_by_lion(mode="smooth", smooth_beta=0.5)),
+    "scale_by_lion refined": Entry(lambda lib: lib.scale_by_lion(mode="refined")),
     "scale_by_newton": Entry(lambda lib: lib.scale_by_newton()),
     # with little decay a scalar parameter, whose update is as long as it is, would land on 0 up to rounding
     "scale_by_lamb": Entry(lambda lib: lib.scale_by_lamb(weight_decay=10.0)),
@@ -75,11 +184,19 @@ CATALOGUE = {
     "scale_by_trust_ratio": Entry(lambda lib: lib.scale_by_trust_ratio()),
     "scale_by_param_block_rms": Entry(lambda lib: lib.scale_by_param_block_rms()),
     "scale_by_param_block_rms clipped": Entry(lambda lib: lib.scale_by_param_block_rms(clipping_threshold=0.5)),
+    "scale_by_param_block_norm": Entry(lambda lib: lib.scale_by_param_block_norm()),
+    "normalize_by_update_norm": Entry(lambda lib: lib.normalize_by_update_norm()),
     "scale_by_sign": Entry(lambda lib: lib.scale_by_sign()),
     "centralize": Entry(lambda lib: lib.centralize()),
     "add_noise": Entry(lambda lib: lib.add_noise(0.01, 0.55, key=0), differs="`add_noise`"),
     "zero_nans": Entry(lambda lib: lib.zero_nans()),
     "set_to_zero": Entry(lambda lib: lib.set_to_zero()),
+    "scale_by_group": Entry(
+        lambda lib: lib.scale_by_group({0: 0.5, 1: 2.0}, _by_rank),
+        theirs=lambda optax: optax.partition({0: optax.scale(0.5), 1: optax.scale(2.0)}, _by_rank),
+    ),
+    # "masked" because it goes by the paths, as masks do: other paths give other numbers
+    "layerwise_decay masked": Entry(lambda lib: lib.layerwise_decay(0.5), theirs=lambda optax: optax.identity()),
     "stateless": Entry(lambda lib: lib.stateless(_unchanged)),
     "stateless_with_tree_map": Entry(lambda lib: lib.stateless_with_tree_map(_unchanged)),
     "with_extra_args_support": Entry(lambda lib: lib.with_extra_args_support(lib.scale(0.5))),
@@ -90,6 +207,12 @@ CATALOGUE = {
     "monitor": Entry(lambda lib: lib.monitor(lib.chain(lib.clip_by_global_norm(1.0), lib.adamw(1e-2)))),
     "monitor masked": Entry(lambda lib: lib.monitor(lib.masked(lib.clip(0.5), "kernel"))),
     "masked": Entry(lambda lib: lib.masked(lib.scale_by_adam(), "kernel")),
+    "snapshot": Entry(lambda lib: lib.snapshot("largest", _largest)),
+    "monitor measures": Entry(
+        lambda lib: lib.monitor({"largest": _largest, "average": lib.measure_with_ema(_largest, 0.9)}),
+        theirs=lambda optax: optax.identity(),  # which theirs is, in a scan impossible: its state changes its structure
+    ),
+    "flatten": Entry(lambda lib: lib.flatten(lib.chain(lib.clip_by_block_rms(0.5), lib.adam(1e-2)))),
     "partition": Entry(lambda lib: lib.partition({0: lib.adam(1e-2), 1: lib.trace(0.9)}, _by_rank)),
     "multi_transform": Entry(lambda lib: lib.multi_transform({0: lib.adam(1e-2), 1: lib.set_to_zero()}, _by_rank)),
     "freeze": Entry(lambda lib: lib.freeze(_is_vector)),
@@ -140,7 +263,180 @@ CATALOGUE = {
     "adafactor all": Entry(lambda lib: lib.adafactor(0.1, 2, momentum=0.9, weight_decay_rate=1e-3)),
     "lion": Entry(lambda lib: lib.lion(1e-4, weight_decay=0.1), moves=(28, 0)),
     "newton": Entry(lambda lib: lib.newton()),
+    "scale_by_lbfgs": Entry(lambda lib: lib.scale_by_lbfgs(3), differs="`lbfgs` on functions that are not convex"),
+    "scale_by_backtracking_linesearch": Entry(
+        lambda lib: lib.scale_by_backtracking_linesearch(5), differs="line searches that find no decrease"
+    ),
+    "scale_by_backtracking_linesearch gradient": Entry(
+        lambda lib: lib.chain(lib.sgd(1.0), lib.scale_by_backtracking_linesearch(5, store_grad=True)),
+        differs="line searches that find no decrease",
+    ),
+    "scale_by_zoom_linesearch": Entry(
+        lambda lib: lib.chain(lib.sgd(1.0), lib.scale_by_zoom_linesearch(5)),
+        differs="line searches that find no decrease",
+    ),
+    "lbfgs": Entry(lambda lib: lib.lbfgs(memory_size=3), differs="`lbfgs` on functions that are not convex"),
     "newton cg": Entry(lambda lib: lib.newton(1.0, 0.1, "cg")),
+    "sign_sgd": Entry(lambda lib: lib.sign_sgd(1e-3), moves=(12, 0)),
+    "signum": Entry(lambda lib: lib.signum(1e-3), moves=(24, 0)),
+    "scale_by_yogi": Entry(lambda lib: lib.scale_by_yogi()),
+    "yogi": Entry(lambda lib: lib.yogi(1e-3), moves=(40, 0)),
+    "scale_by_novograd": Entry(lambda lib: lib.scale_by_novograd()),
+    "novograd": Entry(lambda lib: lib.novograd(1e-3, weight_decay=0.01), moves=(32, 0)),
+    "scale_by_adadelta": Entry(lambda lib: lib.scale_by_adadelta()),
+    "adadelta": Entry(lambda lib: lib.adadelta(1.0, weight_decay=0.01), moves=(60, 4)),
+    "noisy_sgd": Entry(lambda lib: lib.noisy_sgd(1e-3, key=0), moves=(68, 16), differs="`add_noise`"),
+    "fromage": Entry(lambda lib: lib.fromage(0.01), moves=(20, 0)),
+    "scale_by_adan": Entry(lambda lib: lib.scale_by_adan()),
+    "adan": Entry(lambda lib: lib.adan(1e-3, weight_decay=0.01), moves=(80, 4)),
+    "scale_by_sm3": Entry(lambda lib: lib.scale_by_sm3(), differs="`sm3`"),
+    "sm3": Entry(lambda lib: lib.sm3(0.1), moves=(32, 0), differs="`sm3`"),
+    "scale_by_rprop": Entry(lambda lib: lib.scale_by_rprop(0.01), differs="`rprop`"),
+    "rprop": Entry(lambda lib: lib.rprop(1e-3), moves=(44, 0), differs="`rprop`"),
+    "scale_by_optimistic_gradient": Entry(lambda lib: lib.scale_by_optimistic_gradient()),
+    "optimistic_gradient_descent": Entry(lambda lib: lib.optimistic_gradient_descent(0.01), moves=(32, 4)),
+    "optimistic_adam_v2": Entry(lambda lib: lib.optimistic_adam_v2(1e-3), moves=(72, 8)),
+    "optimistic_adam": Entry(lambda lib: _quietly(lib.optimistic_adam, 1e-3)),
+    "scale_by_distance_over_gradients": Entry(
+        lambda lib: lib.scale_by_distance_over_gradients(1e-2), differs="`scale_by_distance_over_gradients`"
+    ),
+    "scale_by_polyak": Entry(lambda lib: lib.scale_by_polyak(eps=0.1)),
+    "scale_by_polyak plus": Entry(lambda lib: lib.scale_by_polyak(variant="sps+")),
+    "polyak_sgd": Entry(lambda lib: lib.polyak_sgd()),
+    # methods of optax.contrib that find their own rate, and others
+    "contrib.prodigy": Entry(lambda lib: lib.contrib.prodigy(), moves=(68, 0)),
+    "scale_by_prodigy": Entry(
+        lambda lib: lib.scale_by_prodigy(0.5, weight_decay=0.1, safeguard_warmup=True),
+        theirs=lambda optax: optax.contrib.prodigy(0.5, weight_decay=0.1, safeguard_warmup=True),
+    ),
+    "contrib.adopt": Entry(lambda lib: lib.contrib.adopt(1e-3), moves=(48, 4)),
+    "contrib.adopt nesterov": Entry(lambda lib: lib.contrib.adopt(1e-3, nesterov=True, use_clipping=False)),
+    "contrib.scale_by_adopt": Entry(lambda lib: lib.contrib.scale_by_adopt()),
+    "contrib.ademamix": Entry(lambda lib: lib.contrib.ademamix(1e-3, weight_decay=0.01), moves=(56, 0)),
+    "contrib.scale_by_ademamix": Entry(lambda lib: lib.contrib.scale_by_ademamix()),
+    "contrib.simplified_ademamix": Entry(
+        lambda lib: lib.contrib.simplified_ademamix(1e-3, alpha=0.5, weight_decay=0.01), moves=(44, 0)
+    ),
+    "contrib.scale_by_simplified_ademamix": Entry(lambda lib: lib.contrib.scale_by_simplified_ademamix()),
+    "contrib.dog": Entry(lambda lib: lib.contrib.dog(weight_decay=0.01), moves=(36, 4)),
+    "contrib.dog fast": Entry(lambda lib: lib.contrib.dog(0.5, ("learning_rate", 0.1))),
+    "scale_by_dog": Entry(
+        lambda lib: lib.scale_by_dog(("distance", 0.1)),
+        theirs=lambda optax: optax.contrib._dog.scale_by_dog(("distance", 0.1)),
+    ),
+    "contrib.dowg": Entry(lambda lib: lib.contrib.dowg(weight_decay=0.01), moves=(36, 4)),
+    "scale_by_dowg": Entry(
+        lambda lib: lib.scale_by_dowg(0.1), theirs=lambda optax: optax.contrib._dog.scale_by_dowg(0.1)
+    ),
+    "contrib.dadapt_adamw": Entry(lambda lib: lib.contrib.dadapt_adamw(), moves=(84.1, 8.1)),
+    "scale_by_dadapt_adamw": Entry(
+        lambda lib: lib.scale_by_dadapt_adamw(0.5, weight_decay=0.1, estim_lr0=0.01),
+        theirs=lambda optax: optax.contrib.dadapt_adamw(0.5, weight_decay=0.1, estim_lr0=0.01),
+    ),
+    "contrib.madgrad": Entry(lambda lib: lib.contrib.madgrad(0.01, weight_decay=1e-4), moves=(52, 0)),
+    "contrib.scale_by_madgrad": Entry(lambda lib: lib.contrib.scale_by_madgrad(0.1)),
+    "contrib.acprop": Entry(lambda lib: lib.contrib.acprop(1e-3, weight_decay=0.01), moves=(60, 8)),
+    "contrib.scale_by_acprop": Entry(lambda lib: lib.contrib.scale_by_acprop()),
+    "contrib.cocob": Entry(lambda lib: lib.contrib.cocob(weight_decay=0.01), moves=(116, 4)),
+    "contrib.scale_by_cocob": Entry(lambda lib: lib.contrib.scale_by_cocob()),
+    "contrib.hutchinson_estimator_diag_hessian": Entry(
+        lambda lib: lib.contrib.hutchinson_estimator_diag_hessian(), differs="`hutchinson_estimator_diag_hessian`"
+    ),
+    "contrib.sophia": Entry(lambda lib: lib.contrib.sophia(0.01), differs="`hutchinson_estimator_diag_hessian`"),
+    "contrib.sophia squares": Entry(
+        lambda lib: lib.contrib.sophia(0.01, update_interval=3, hessian_diagonal_fn=lib.stateless(_squares)),
+        moves=(60, 4),
+    ),
+    "scale_by_sophia": Entry(
+        lambda lib: lib.scale_by_sophia(clip_threshold=None, eps=0.1, hessian_diagonal_fn=lib.stateless(_squares)),
+        theirs=lambda optax: optax.contrib._sophia.scale_by_sophia(
+            clip_threshold=None, eps=0.1, hessian_diagonal_fn=optax.stateless(_squares)
+        ),
+    ),
+    "contrib.momo": Entry(lambda lib: lib.contrib.momo()),
+    "contrib.momo adapted": Entry(lambda lib: lib.contrib.momo(0.5, 0.9, -5.0, 0.1, adapt_lower_bound=True)),
+    "contrib.momo_adam": Entry(lambda lib: lib.contrib.momo_adam()),
+    "contrib.momo_adam adapted": Entry(
+        lambda lib: lib.contrib.momo_adam(0.1, lower_bound=-5.0, weight_decay=0.1, adapt_lower_bound=True)
+    ),
+    "contrib.mechanize": Entry(lambda lib: lib.contrib.mechanize(lib.sgd(0.1)), moves=(60, 0)),
+    "contrib.mechanize adamw": Entry(lambda lib: lib.contrib.mechanize(lib.adamw(1.0), s_init=0.1, num_betas=3)),
+    "contrib.schedule_free": Entry(lambda lib: lib.contrib.schedule_free(lib.adam(1e-2, b1=0.0), 1e-2, 0.5, 1.0)),
+    "contrib.schedule_free_sgd": Entry(
+        lambda lib: lib.contrib.schedule_free_sgd(0.1, weight_decay=0.01), moves=(32, 0)
+    ),
+    "contrib.schedule_free_adamw": Entry(
+        lambda lib: lib.contrib.schedule_free_adamw(1e-3, weight_decay=0.01), moves=(56, 4)
+    ),
+    "contrib.reduce_on_plateau": Entry(lambda lib: lib.contrib.reduce_on_plateau(0.5, 2, 0.1)),
+    "contrib.reduce_on_plateau all": Entry(lambda lib: lib.contrib.reduce_on_plateau(0.5, 1, 0.5, 0.1, 1, 2, 0.2)),
+    "contrib.normalize": Entry(lambda lib: lib.contrib.normalize()),
+    "contrib.sam": Entry(lambda lib: _sam(lib), theirs=_without_extra(_sam)),
+    "contrib.sam remembering": Entry(
+        lambda lib: _sam(lib, sync_period=3, reset_state=False),
+        theirs=_without_extra(lambda optax: _sam(optax, sync_period=3, reset_state=False)),
+    ),
+    "contrib.sam opaque": Entry(
+        lambda lib: _sam(lib, sync_period=3, opaque_mode=True),
+        theirs=_without_extra(lambda optax: _sam(optax, sync_period=3, opaque_mode=True)),
+    ),
+    # methods of the gradients of examples
+    "contrib.differentially_private_aggregate": Entry(
+        lambda lib: _of_examples(lib, lib.contrib.differentially_private_aggregate(2.0, 0.0, key=0))
+    ),
+    "contrib.differentially_private_aggregate noisy": Entry(
+        lambda lib: _of_examples(lib, lib.contrib.differentially_private_aggregate(2.0, 0.5, key=0)),
+        differs="`differentially_private_aggregate`",
+    ),
+    "contrib.dpsgd": Entry(
+        lambda lib: _of_examples(lib, _quietly(lib.contrib.dpsgd, 0.1, 2.0, 0.0, 0, 0.9, True))  # theirs: of `seed`
+    ),
+    "contrib.split_real_and_imaginary": Entry(lambda lib: lib.contrib.split_real_and_imaginary(lib.adam(1e-2))),
+    # with a "+", since their names are not flat
+    "examples+mean": Entry(lambda lib: _averaging(lib, 1), theirs=_plain(lambda optax: _averaging(optax, 1))),
+    "examples+accumulated": Entry(lambda lib: _averaging(lib, 2), theirs=_plain(lambda optax: _averaging(optax, 2))),
+    "examples+variance": Entry(
+        lambda lib: _measuring_variance(lib, 1), theirs=_plain(lambda optax: _measuring_variance(optax, 1))
+    ),
+    "examples+variance accumulated": Entry(
+        lambda lib: _measuring_variance(lib, 3), theirs=_plain(lambda optax: _measuring_variance(optax, 3))
+    ),
+    # methods of matrices
+    "contrib.muon": Entry(
+        lambda lib: lib.contrib.muon(1e-3),
+        moves=(112, 12),  # of a loop, XLA counts one round
+        theirs=lambda optax: optax.contrib.muon(
+            1e-3, muon_weight_dimension_numbers=lambda params: _matrices(params, optax.contrib.MuonDimensionNumbers)
+        ),
+    ),
+    "contrib.muon all": Entry(
+        lambda lib: _muon_all(lib, _stacks),
+        theirs=lambda optax: _muon_all(optax, lambda params: _stacks(params, optax.contrib.MuonDimensionNumbers)),
+    ),
+    "contrib.scale_by_muon": Entry(
+        lambda lib: lib.masked(lib.contrib.scale_by_muon(preconditioning="schatten"), _is_matrix),
+        theirs=lambda optax: optax.masked(
+            optax.contrib.scale_by_muon(
+                preconditioning="schatten",
+                weight_dimension_numbers=lambda params: _stacks(params, optax.contrib.MuonDimensionNumbers),
+            ),
+            _is_matrix,
+        ),
+    ),
+    "scale_by_shape": Entry(
+        lambda lib: lib.masked(lib.scale_by_shape(), _is_matrix),
+        theirs=lambda optax: optax.masked(
+            optax.contrib._muon.scale_by_shape(lambda params: _stacks(params, optax.contrib.MuonDimensionNumbers)),
+            _is_matrix,
+        ),
+    ),
+    "contrib.scale_by_galore": Entry(lambda lib: lib.contrib.scale_by_galore(2), differs="`galore`"),
+    "contrib.galore": Entry(
+        lambda lib: lib.contrib.galore(1e-3, weight_decay=0.01), moves=(49, 12.1), differs="`galore`"
+    ),
+    "contrib.galore lion": Entry(
+        lambda lib: lib.contrib.galore(1e-3, 3, 2, 0.25, lib.scale_by_lion(), 0.01), differs="`galore`"
+    ),
     "clip+adamw": Entry(
         lambda lib: lib.chain(lib.clip_by_global_norm(1.0), lib.adamw(1e-3, weight_decay=0.01)), moves=(44, 0)
     ),

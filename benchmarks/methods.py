@@ -27,6 +27,7 @@ ROOMS = {
     "optimizers": "Optimizers and what they are made of",
     "transforms": "Transforms: one idea each",
     "combine": "Transformations made of transformations",
+    "labels": "By groups of parameters",
 }
 
 
@@ -38,7 +39,7 @@ def names() -> dict[str, Callable]:
 
 def section(text: str, title: str) -> str:
     """The first sentence that a docstring says after "State: ", "Reads: " or "Source: "."""
-    match = re.search(rf"\b{title}: (.*?)(?=\s[A-Z][A-Za-z ]+:\s|\n\n|\Z)", text, re.S)
+    match = re.search(rf"\b{title}: (.*?)(?=\s(?:Reads|Source):\s|\n\S|\n\n|\Z)", text, re.S)
     sentence = re.split(r"(?<!et al)\. (?=[A-Z])", re.sub(r"\s+", " ", match[1]))[0] if match else ""
     return sentence.strip().rstrip(".;").replace(" per float32 parameter", "")
 
@@ -47,7 +48,8 @@ def told(x: Any, title: str) -> str:
     """The section of a docstring; of an alias that has none, that of the transformation to which it points."""
     text = inspect.getdoc(x) or ""
     found = section(text, title)
-    pointed = re.search(r"(?:Other arguments|Others|Arguments): `(\w+)`|^`(\w+)` with|as in `(scale_by_\w+)`", text)
+    ways = ("(?:Other arguments|Others|Arguments|Deprecated): %", "^% with", "^What % returns", "as in (?=`scale_by)%")
+    pointed = re.search("|".join(ways).replace("%", r"`(\w+)`"), text)
     if not found and pointed:
         return told(getattr(gradtx, next(filter(None, pointed.groups()))), title)
     return found
@@ -76,7 +78,7 @@ def page() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods", description=str(__doc__).splitlines()[0])
     parser.add_argument("--write", nargs="?", type=Path, const=PAGE, help="the file, docs/methods.md by default")
     args = parser.parse_args()
     if args.write:

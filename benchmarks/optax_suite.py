@@ -20,6 +20,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+
 ROOT = Path(importlib.util.find_spec("optax").origin).parent  # pyright: ignore
 LOADED_AS_THEY_ARE = ("test_utils", "_test")
 PLACES = ("", "contrib", "tree", "tree_utils", "losses", "schedules", "transforms", "projections", "microbatching",
@@ -31,11 +33,13 @@ MARK = "optax_suite: "
 class Answer(types.ModuleType):
     """A module of Optax's, whose names gradtx answers: under the same path, else wherever it has the name."""
 
-    __path__ = ()
+    __path__ = []
 
     def __getattr__(self, name: str):
         if name.startswith("__"):
             raise AttributeError(name)
+        if name == "x64_precision":  # what their tests switch it on with
+            return jax.enable_x64
         inner = self.__name__.partition(".")[2]
         if inner == "_src" and is_module(f"optax._src.{name}"):
             return importlib.import_module(f"optax._src.{name}")
@@ -121,7 +125,7 @@ def start_file(name: str) -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.optax_suite", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.optax_suite", description=str(__doc__).splitlines()[0])
     parser.add_argument("pattern", nargs="?", default="", help="a part of a test file's path")
     parser.add_argument("--failures", action="store_true", help="list the tests that fail, and why")
     parser.add_argument("--json", type=Path, help="write every outcome there")

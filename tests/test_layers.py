@@ -21,7 +21,7 @@ LAYERS = (
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # folders whose files import each other
 FOLDERS = {"combine", "interop", "labels", "losses", "optimizers", "schedules", "transforms", "tree", "tuning"}
-FOLDERS |= {"aggregating", "microbatching"}
+FOLDERS |= {"aggregating", "linalg", "microbatching"}
 ROOT = Path(__file__).parents[1] / "gradtx"
 
 

@@ -1,3 +1,9 @@
+from gradtx.combine.inject import InjectHyperparamsState as InjectHyperparamsState
+from gradtx.combine.inject import InjectStatefulHyperparamsState as InjectStatefulHyperparamsState
+from gradtx.combine.inject import StatefulSchedule as StatefulSchedule
+from gradtx.combine.inject import WrappedSchedule as WrappedSchedule
+from gradtx.combine.inject import inject_hyperparams as inject_hyperparams
+from gradtx.combine.inject import inject_stateful_hyperparams as inject_stateful_hyperparams
 from gradtx.schedules.cosine import cosine_decay_schedule as cosine_decay_schedule
 from gradtx.schedules.cosine import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
 from gradtx.schedules.exponential import exponential_decay as exponential_decay

@@ -47,6 +47,8 @@ def get(tree: Any, key: Any, default: Any = None, filtering: Callable[[tuple, An
       KeyError: several things have the name; their paths are listed.
     """
     found = get_all_with_path(tree, key, filtering)
+    holds_another = lambda path: any(other[: len(path)] == path != other for other, _ in found)
+    found = [x for x in found if not holds_another(x[0])]
     if len(found) > 1 and key == "count":
         found = [x for x in found if all(_around(x[0], other) for other, _ in found)][:1] or found
     if len(found) > 1:
