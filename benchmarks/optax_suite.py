@@ -33,7 +33,7 @@ MARK = "optax_suite: "
 class Answer(types.ModuleType):
     """A module of Optax's, whose names gradtx answers: under the same path, else wherever it has the name."""
 
-    __path__ = []
+    __path__ = []  # noqa: RUF012
 
     def __getattr__(self, name: str):
         if name.startswith("__"):
