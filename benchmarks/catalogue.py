@@ -296,7 +296,7 @@ CATALOGUE = {
     "scale_by_optimistic_gradient": Entry(lambda lib: lib.scale_by_optimistic_gradient()),
     "optimistic_gradient_descent": Entry(lambda lib: lib.optimistic_gradient_descent(0.01), moves=(32, 4)),
     "optimistic_adam_v2": Entry(lambda lib: lib.optimistic_adam_v2(1e-3), moves=(72, 8)),
-    "optimistic_adam": Entry(lambda lib: _quietly(lib.optimistic_adam, 1e-3)),
+    "optimistic_adam": Entry(lambda lib: _quietly(lib.optimistic_adam, 1e-3), moves=(72, 8)),
     "scale_by_distance_over_gradients": Entry(
         lambda lib: lib.scale_by_distance_over_gradients(1e-2), differs="`scale_by_distance_over_gradients`"
     ),
@@ -359,7 +359,7 @@ CATALOGUE = {
     "contrib.momo_adam adapted": Entry(
         lambda lib: lib.contrib.momo_adam(0.1, lower_bound=-5.0, weight_decay=0.1, adapt_lower_bound=True)
     ),
-    "contrib.mechanize": Entry(lambda lib: lib.contrib.mechanize(lib.sgd(0.1)), moves=(60, 0)),
+    "contrib.mechanize": Entry(lambda lib: lib.contrib.mechanize(lib.sgd(1.0), s_init=0.1), moves=(52, 4)),
     "contrib.mechanize adamw": Entry(lambda lib: lib.contrib.mechanize(lib.adamw(1.0), s_init=0.1, num_betas=3)),
     "contrib.schedule_free": Entry(lambda lib: lib.contrib.schedule_free(lib.adam(1e-2, b1=0.0), 1e-2, 0.5, 1.0)),
     "contrib.schedule_free_sgd": Entry(

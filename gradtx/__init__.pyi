@@ -230,9 +230,7 @@ from gradtx.optimizers.rmsprop import scale_by_stddev as scale_by_stddev
 from gradtx.optimizers.rprop import ScaleByRpropState as ScaleByRpropState
 from gradtx.optimizers.rprop import rprop as rprop
 from gradtx.optimizers.rprop import scale_by_rprop as scale_by_rprop
-from gradtx.optimizers.sam import NormalizeState as NormalizeState
 from gradtx.optimizers.sam import SAMState as SAMState
-from gradtx.optimizers.sam import normalize as normalize
 from gradtx.optimizers.sam import sam as sam
 from gradtx.optimizers.schedule_free import ScheduleFreeState as ScheduleFreeState
 from gradtx.optimizers.schedule_free import schedule_free as schedule_free
@@ -299,8 +297,10 @@ from gradtx.transforms.momentum import ema as ema
 from gradtx.transforms.momentum import trace as trace
 from gradtx.transforms.noise import AddNoiseState as AddNoiseState
 from gradtx.transforms.noise import add_noise as add_noise
+from gradtx.transforms.normalize import NormalizeState as NormalizeState
 from gradtx.transforms.normalize import ScaleByTrustRatioState as ScaleByTrustRatioState
 from gradtx.transforms.normalize import centralize as centralize
+from gradtx.transforms.normalize import normalize as normalize
 from gradtx.transforms.normalize import normalize_by_update_norm as normalize_by_update_norm
 from gradtx.transforms.normalize import scale_by_param_block_norm as scale_by_param_block_norm
 from gradtx.transforms.normalize import scale_by_param_block_rms as scale_by_param_block_rms

@@ -40,9 +40,7 @@ from gradtx.optimizers.muon import muon as muon
 from gradtx.optimizers.muon import scale_by_muon as scale_by_muon
 from gradtx.optimizers.prodigy import ProdigyState as ProdigyState
 from gradtx.optimizers.prodigy import prodigy as prodigy
-from gradtx.optimizers.sam import NormalizeState as NormalizeState
 from gradtx.optimizers.sam import SAMState as SAMState
-from gradtx.optimizers.sam import normalize as normalize
 from gradtx.optimizers.sam import sam as sam
 from gradtx.optimizers.schedule_free import ScheduleFreeState as ScheduleFreeState
 from gradtx.optimizers.schedule_free import schedule_free as schedule_free
@@ -54,5 +52,7 @@ from gradtx.optimizers.simplified_ademamix import scale_by_simplified_ademamix a
 from gradtx.optimizers.simplified_ademamix import simplified_ademamix as simplified_ademamix
 from gradtx.optimizers.sophia import SophiaState as SophiaState
 from gradtx.optimizers.sophia import sophia as sophia
+from gradtx.transforms.normalize import NormalizeState as NormalizeState
+from gradtx.transforms.normalize import normalize as normalize
 from gradtx.transforms.plateau import ReduceLROnPlateauState as ReduceLROnPlateauState
 from gradtx.transforms.plateau import reduce_on_plateau as reduce_on_plateau

@@ -15,7 +15,7 @@ from gradtx.clock import Hyperparameter, at, start, tick, time
 from gradtx.combine.chain import chain
 from gradtx.combine.dimensions import as_dimension_numbers, matrix_axes
 from gradtx.core import GradientTransformation, Params, State, as_transformation, transformation
-from gradtx.linalg.matrices import Axes, as_matrices, from_matrices, map_stacks
+from gradtx.linalg.matrices import Axes, as_matrices, from_matrices
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.placement import differing_like, laid_like, whole_everywhere, zeros_of_axes
 from gradtx.transforms.decay import add_decayed_weights
@@ -78,7 +78,7 @@ class scale_by_galore(GradientTransformation):
     Args:
       rank: at least 1; that of a smaller matrix is its shorter side.
       update_proj_gap: after how many updates P is computed anew, at least 1. That is a singular value decomposition of
-        each matrix; those of one shape are decomposed together.
+        each matrix.
       scale: what the projected updates are multiplied by.
       base_optimizer: a transformation of gradients, or a foreign `(init, update)` pair; None, `scale_by_adam()`. It is
         given no parameters, which have other shapes: weight decay has its place in `galore`.
@@ -166,8 +166,7 @@ class scale_by_galore(GradientTransformation):
             u, _, vh = jnp.linalg.svd(jax.lax.stop_gradient(g), full_matrices=False)
             return u if _is_tall(g) else vh.mT.conj()
 
-        found = map_stacks(longer, stacks)
-        return [p[..., : old.shape[-1]].astype(old.dtype) for p, old in zip(found, like, strict=True)]
+        return [longer(g)[..., : old.shape[-1]].astype(old.dtype) for g, old in zip(stacks, like, strict=True)]
 
 
 def _is_tall(g: Array) -> bool:

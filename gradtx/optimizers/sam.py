@@ -13,7 +13,6 @@ from gradtx.clock import start
 from gradtx.combine.branch import update_if
 from gradtx.combine.record import listening
 from gradtx.core import (
-    EmptyState,
     GradientTransformation,
     Params,
     State,
@@ -22,15 +21,7 @@ from gradtx.core import (
     transformation,
 )
 from gradtx.placement import differing_like
-from gradtx.transforms.normalize import normalize_by_update_norm
 from gradtx.value import flag, part, state, static, whole
-
-NormalizeState = EmptyState  # Optax's name
-
-
-def normalize() -> GradientTransformation:
-    """Divides all updates by their joint L2 norm; 0 where it is 0. `normalize_by_update_norm` with eps = 0."""
-    return normalize_by_update_norm(eps=0.0)
 
 
 @state

@@ -150,7 +150,7 @@ def schedule_free_sgd(
     *,
     mask: Any = None,
 ) -> GradientTransformation:
-    """`schedule_free` of gradient descent: z <- z - learning_rate (g + weight_decay y). Other arguments: there.
+    """`schedule_free` of gradient descent: z <- z - learning_rate (g + weight_decay y). Others: `schedule_free`.
 
     Args:
       learning_rate: in units of the parameters per unit of gradient; larger than with a schedule.
@@ -177,7 +177,9 @@ def schedule_free_adamw(
 ) -> GradientTransformation:
     """`schedule_free` of AdamW without its first moment: z <- z - learning_rate (g / (sqrt(v) + eps) + weight_decay y).
 
-    b1 is that of `schedule_free`; the other arguments are there, those of v in `scale_by_rms`.
+    Other arguments: `schedule_free`, as b1; those of v: `scale_by_rms`.
+
+    State: 8 bytes per float32 parameter, and 20. Reads: params.
 
     Args:
       learning_rate: in units of the parameters; 1 to 10 times that of AdamW with a schedule.

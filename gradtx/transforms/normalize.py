@@ -13,7 +13,7 @@ from gradtx.moments import abs_sq, rms, root, shrinkage, sums_of_squares
 from gradtx.paths import plain
 from gradtx.value import number
 
-ScaleByTrustRatioState = EmptyState  # Optax's name
+ScaleByTrustRatioState = NormalizeState = EmptyState  # Optax's names
 
 
 @transformation
@@ -124,6 +124,11 @@ class normalize_by_update_norm(GradientTransformation):
         leaf = lambda g, square: g * jnp.where(jnp.isnan(square), 0, factor).astype(square.dtype)
         squares = jax.tree.unflatten(jax.tree.structure(plain(updates)), squares)
         return leafwise.map(leaf, updates, squares), ClockState(tick(state.count))
+
+
+def normalize() -> GradientTransformation:
+    """Divides all updates by their joint L2 norm; 0 where it is 0. `normalize_by_update_norm` with eps = 0."""
+    return normalize_by_update_norm(eps=0.0)
 
 
 @transformation

@@ -14,7 +14,7 @@ from benchmarks.recipes import RECIPES, build, step_of
 from tests.public import PUBLIC
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [name for name, entry in RECIPES.items() if not entry.differs])
 def test_both_libraries_run_the_same_method(recipe):
     shapes = {"kernel": trees.array(8, 6), "bias": trees.array(6)}
     params, grads = step_time.fill(shapes, seed=0), step_time.fill(shapes, seed=1)
@@ -23,14 +23,15 @@ def test_both_libraries_run_the_same_method(recipe):
         tx = build(recipe, library)
         step = jax.jit(step_of(library, tx))
         p, state = params, tx.init(params)
-        for t in range(8):
+        for t in range(9):  # an odd number: steps of one length do not cancel
             p, state = step(p, state, jax.tree.map(lambda g, t=t: g * jnp.cos(1.0 + t), grads))
         ends.append(p)
     for ours, theirs, start in zip(*map(jax.tree.leaves, (*ends, params)), strict=True):
         moved = np.abs(theirs - start).max()
         assert moved > 0
         # The steps agree to a hundredth: Optax's RAdam takes a difference of large numbers in float32.
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-2 * moved)
+        rounding = 4 * np.spacing(np.abs(start).max())  # where it has hardly moved
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=max(1e-2 * moved, rounding))
 
 
 def test_every_method_has_a_recipe():
@@ -38,6 +39,7 @@ def test_every_method_has_a_recipe():
         name
         for name, method in PUBLIC.items()
         if inspect.isfunction(method)
+        and name != "dpsgd"  # its traffic is that of a batch of gradients
         and next(iter(inspect.signature(method).parameters), "") == "learning_rate"
         and "value_fn=" not in (inspect.getdoc(method) or "")  # what calls the loss costs what the loss costs
     }

@@ -146,13 +146,6 @@ def test_a_stack_is_its_matrices():
         np.testing.assert_allclose(together, jnp.stack(each), atol=1e-5)  # float32
 
 
-def test_matrices_of_one_shape_are_decomposed_together(one_device):
-    params = {str(i): jnp.ones((6, 4)) for i in range(5)}
-    tx = gradtx.scale_by_galore(2)
-    text = jax.jit(tx.update).lower(params, tx.init(params)).as_text()
-    assert text.count("gesdd") == 1 or text.count("gesvd") == 1  # LAPACK's, of a stack
-
-
 def test_another_base_optimizer_has_its_time_and_the_extra_arguments():
     seen = []
 
