@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import GradientTransformation, as_transformation, transformation
+from gradtx.placement import laid_like, whole_everywhere
 from gradtx.value import part
 
 
@@ -16,8 +17,7 @@ class flatten(GradientTransformation):
 
     It then takes the norm, the median or the sign of everything together; where parameters have several dtypes, of
     those of each. Not for parameters that are sharded: a vector of them is gathered. To save operations on many small
-    leaves there is no
-    need for it: leaves that look alike share their program.
+    leaves there is no need for it: leaves that look alike share their program.
 
     Args:
       inner: a transformation, or a foreign `(init, update)` pair.
@@ -51,7 +51,8 @@ def _flat(values: Any, like: Any) -> Any:
     given, shapes = jax.tree.structure(like).flatten_up_to(values), jax.tree.leaves(like)
     leaves = [jnp.zeros_like(p) if x is None else x for x, p in zip(given, shapes, strict=True)]
     join = lambda leaves: {
-        name: jnp.concatenate([jnp.ravel(leaves[i][None]) for i in places]) for name, places in _groups(like).items()
+        name: jnp.concatenate([jnp.ravel(whole_everywhere(leaves[i])[None]) for i in places])
+        for name, places in _groups(like).items()
     }
     known = not any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves)
     joined = join(leaves) if known else jax.eval_shape(join, leaves)
@@ -67,5 +68,5 @@ def _unflat(flat: Any, updates: Any, like: Any) -> Any:
     for name, places in groups.items():
         ends = np.cumsum([shapes[i].size for i in places])[:-1]
         for i, x in zip(places, jnp.split(vectors[name], ends), strict=True):
-            leaves[i] = None if given[i] is None else x.reshape(shapes[i].shape)
+            leaves[i] = None if given[i] is None else laid_like(x.reshape(shapes[i].shape), shapes[i])
     return structure.unflatten([leaves[i] for i in range(len(shapes))])

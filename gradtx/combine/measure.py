@@ -48,14 +48,15 @@ class MonitorState(NamedTuple):
     """State of `monitor` with measures."""
 
     measurements: dict[str, Any]  # the last ones, by name; zeros before the first
-    measure_states: tuple[Any, ...]  # of the measures that have one, in the order of `measures`
+    measure_states: tuple[Any, ...]  # of the measures, in the order of their names; () of one that has none
 
 
 def _measures(owner: str, name: str, measures: Any) -> dict:
     """Measures by name; plain functions as values."""
     if not all(map(callable, measures.values())):
         measures = {k: x if callable(x) else as_transformation(owner, f"{name}[{k!r}]", x) for k, x in measures.items()}
-    return {k: Function(x) if jax.tree_util.all_leaves([x]) else x for k, x in measures.items()}
+    # sorted, as JAX rebuilds a dict: the states are in this order
+    return {k: Function(x) if jax.tree_util.all_leaves([x]) else x for k, x in sorted(measures.items())}
 
 
 @transformation
