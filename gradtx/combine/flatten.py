@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx import leafwise
 from gradtx.core import GradientTransformation, as_transformation, transformation
 from gradtx.placement import laid_like, whole_everywhere
 from gradtx.value import part
@@ -16,8 +17,9 @@ class flatten(GradientTransformation):
     """Applies a transformation to all leaves as one vector per dtype.
 
     It then takes the norm, the median or the sign of everything together; where parameters have several dtypes, of
-    those of each. Not for parameters that are sharded: a vector of them is gathered. To save operations on many small
-    leaves there is no need for it: leaves that look alike share their program.
+    those of each. What is narrower than float32 counts as float32. Not for parameters that are sharded: a vector of
+    them is gathered. To save operations on many small leaves there is no need for it: leaves that look alike share
+    their program.
 
     Args:
       inner: a transformation, or a foreign `(init, update)` pair.
@@ -29,13 +31,20 @@ class flatten(GradientTransformation):
     inner: GradientTransformation = part(convert=as_transformation)
 
     def init(self, params):
-        return self.inner.bare_init(_flat(params, params))
+        wide = jax.tree.map(_wide, params)
+        return self.inner.bare_init(_flat(wide, wide))
 
     def update(self, updates, state, params=None, **extra):
         like = updates if params is None else params
         flat_params = None if params is None else _flat(params, like)
         flat, state = self.inner.bare_update(_flat(updates, like), state, flat_params, **extra)
         return _unflat(flat, updates, like), state
+
+
+def _wide(x: Any) -> Any:
+    """What updates see of a parameter, or of its shape."""
+    is_shape = isinstance(x, jax.ShapeDtypeStruct)
+    return jax.eval_shape(leafwise.widen, x) if is_shape else leafwise.widen(x)
 
 
 def _groups(like: Any) -> dict[str, list[int]]:

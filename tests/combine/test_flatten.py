@@ -35,8 +35,8 @@ def test_a_bound_per_leaf_becomes_one_of_all_as_in_optax():
 def test_each_dtype_has_a_vector_of_its_own():
     params = {"half": jnp.ones((2, 2), jnp.bfloat16), "full": jnp.ones(3), "complex": jnp.ones(2, jnp.complex64)}
     tx = gradtx.flatten(gradtx.trace(0.9))
-    slots = jax.tree.leaves(tx.init(params))  # float32 or wider, also of what is bfloat16
-    assert {(x.shape, x.dtype.name) for x in slots} == {((4,), "float32"), ((3,), "float32"), ((2,), "complex64")}
+    slots = jax.tree.leaves(tx.init(params))
+    assert {(x.shape, x.dtype.name) for x in slots} == {((7,), "float32"), ((2,), "complex64")}
     updates, _ = tx.update(params, tx.init(params), params)
     assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, params)
 
