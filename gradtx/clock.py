@@ -29,8 +29,8 @@ def start() -> Array:
     return jnp.zeros((), jnp.int32)
 
 
-def tick(count: Array) -> Array:
-    """The next count; stays at the largest int32 rather than wrapping.
+def tick(count: Any) -> Any:
+    """The next count; stays at the largest int32 rather than wrapping. None, where no time is kept, stays None.
 
     Raises:
       ValueError: the count is no scalar, as in a stacked state outside of `jax.vmap`: it would be broadcast.
@@ -40,7 +40,7 @@ def tick(count: Array) -> Array:
             f"the state's count has shape {jnp.shape(count)}, and must be one number: a stacked state is updated under "
             "`jax.vmap`, or by `tuning.run_population`."
         )
-    return jnp.minimum(count, jnp.iinfo(jnp.int32).max - 1) + 1
+    return None if count is None else jnp.minimum(count, jnp.iinfo(jnp.int32).max - 1) + 1
 
 
 _now: ContextVar[Array | None] = ContextVar("now", default=None)

@@ -11,6 +11,7 @@ from jax import Array
 from gradtx import leafwise, paths
 from gradtx.calls import given_what_it_names, public
 from gradtx.clock import ClockState, held, start
+from gradtx.partial import on_part
 from gradtx.placement import place_beside
 from gradtx.types import OptState, Params, Updates
 from gradtx.value import Value, flag, number, part, state, static, storage_dtype, value, whole
@@ -38,7 +39,8 @@ def _update(
     Args:
       updates: gradients, or what the transformation before this one made of them. Those of a floating parameter may be
         integers, such as votes; without `params` that cannot be known, and they are an error.
-      state: from `init`, or from the last `update`.
+      state: from `init`, or from the last `update`. What remembers nothing but the time takes None and `EmptyState()`,
+        and returns them; it can then have no schedule.
       params: the parameters now; some transformations read them.
       **extra: whatever the caller has; each transformation takes what it uses. `value_fn` and `grad_fn` are
         functions of the parameters, that return a scalar and its gradients.
@@ -51,12 +53,14 @@ def _update(
             paths.check_match(updates, params)
         incoming = leafwise.gradients(updates, params)
         wide_params = leafwise.widen(leafwise.floats(params))
-        outgoing, new_state = self.bare_update(incoming, leafwise.widen(state), wide_params, **on_part(extra, params))
+        known = leafwise.widen(_dated(self, state))
+        outgoing, new_state = self.bare_update(incoming, known, wide_params, **on_part(extra, params))
         if not self.of_examples:
             paths.check_shapes(outgoing, incoming)
         elif params is not None:
             paths.check_match(outgoing, params)
-        return _with_untouched(outgoing, incoming, updates, params), leafwise.cast_like(new_state, state)
+        new_state = state if _is_nothing(state) else leafwise.cast_like(new_state, state)
+        return _with_untouched(outgoing, incoming, updates, params), new_state
     except paths.MismatchError as error:
         raise ValueError(f"`{self.name}`: {error}.") from error.__cause__
     except (AttributeError, KeyError, TypeError) as error:
@@ -67,6 +71,16 @@ def _update(
         raise ValueError(
             f"`{self.name}`: the state is not what its `init` makes: got {found}, expected {expected}."
         ) from error
+
+
+def _dated(self: "GradientTransformation", state: State) -> State:
+    """The state; of no time where there is none and nothing else is remembered."""
+    is_clock = type(self).bare_init is GradientTransformation.bare_init
+    return ClockState(None) if is_clock and _is_nothing(state) else state  # pyright: ignore[reportArgumentType]
+
+
+def _is_nothing(state: State) -> bool:
+    return state is None or (isinstance(state, tuple) and not state)
 
 
 def _bare(formula: Callable) -> Callable:
@@ -226,27 +240,6 @@ def eval_params(tx: Any, state: State, params: Params) -> Params:
       params: the parameters now, at which gradients are taken.
     """
     return as_transformation("eval_params", "tx", tx).eval_params(state, params)
-
-
-def on_part(extra: dict[str, Any], params: Params | None) -> dict[str, Any]:
-    """`extra` with `value_fn`, `obj_fn` and `grad_fn` as functions of the part of `params` that a link sees.
-
-    Where the part holds None they take the leaf of `params`. What `grad_fn` returns has the part's leaves, widened.
-    """
-    complete = lambda part: leafwise.choose(lambda p, x: p if x is None else x, params, part)
-
-    def on_this_part(name, function):
-        if params is None or function is None or name not in ("value_fn", "obj_fn", "grad_fn"):
-            return function
-
-        @functools.wraps(function)
-        def wrapped(part, *args, **kwargs):
-            result = function(complete(part), *args, **kwargs)
-            return result if name != "grad_fn" else leafwise.widen(leafwise.choose(lambda _, g: g, part, result))
-
-        return wrapped
-
-    return {name: on_this_part(name, x) for name, x in extra.items()}
 
 
 def _with_untouched(outgoing: Updates, incoming: Updates, updates: Updates, params: Params | None) -> Updates:

@@ -5,6 +5,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradtx
@@ -332,3 +333,16 @@ def test_eval_params_are_the_params_unless_a_transformation_says_otherwise():
     state = gradtx.monitor(tx).init(params)
     assert gradtx.eval_params(gradtx.monitor(tx), state, params) is not None
     assert gradtx.eval_params(gradtx.monitor(tx), state, params)["w"] is params["w"]
+
+
+@pytest.mark.parametrize("nothing", [None, (), gradtx.EmptyState(), optax.EmptyState()], ids=repr)
+def test_what_remembers_only_the_time_needs_no_state_when_programs_have_none(nothing):
+    grads = {"a": jnp.array([3.0, 4.0])}
+    for tx in (gradtx.clip_by_global_norm(1.0), gradtx.clip(1.0), gradtx.scale(0.5), gradtx.sgd(0.1).links[0]):
+        updates, state = jax.jit(lambda g, tx=tx: tx.update(g, nothing, g))(grads)
+        assert state == nothing
+        chex.assert_trees_all_equal(updates, tx.update(grads, tx.init(grads), grads)[0])
+    with pytest.raises(ValueError, match="`scale`: step_size is a schedule.*put it in a chain"):
+        gradtx.scale(lambda count: 1.0).update(grads, nothing)
+    with pytest.raises(ValueError, match="`scale_by_adam`: the state is not what its `init` makes"):
+        gradtx.scale_by_adam().update(grads, nothing)

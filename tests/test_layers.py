@@ -11,6 +11,7 @@ LAYERS = (
     {"clock", "keys"},
     {"moments"},
     {"leafwise"},
+    {"partial"},
     {"apply", "core", "gaussian", "geometry", "losses", "numerics", "schedules"},
     {"combine"},
     {"transforms"},

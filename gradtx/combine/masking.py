@@ -7,7 +7,8 @@ import jax
 
 from gradtx import leafwise, paths
 from gradtx.combine.record import speaking_of
-from gradtx.core import GradientTransformation, State, as_transformation, on_part, transformation
+from gradtx.core import GradientTransformation, State, as_transformation, transformation
+from gradtx.partial import on_part
 from gradtx.value import flag, part, state, static
 
 

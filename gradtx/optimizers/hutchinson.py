@@ -9,7 +9,8 @@ from jax import Array
 
 from gradtx import geometry, keys, leafwise
 from gradtx.clock import ClockState, tick
-from gradtx.core import GradientTransformation, on_part, require_params, transformation
+from gradtx.core import GradientTransformation, require_params, transformation
+from gradtx.partial import on_part
 from gradtx.placement import differing_like, laid_like
 from gradtx.value import part, state
 

@@ -10,9 +10,10 @@ from jax.flatten_util import ravel_pytree
 from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, on_part, require_params, transformation
+from gradtx.core import GradientTransformation, require_params, transformation
 from gradtx.linalg.conjugate_gradients import solve_downhill
 from gradtx.linalg.spectral import solve_symmetric
+from gradtx.partial import on_part
 from gradtx.placement import laid_like, whole_everywhere
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.value import flag, number, static

@@ -10,7 +10,8 @@ from jax import Array
 
 from gradtx import leafwise
 from gradtx.calls import given_what_it_names
-from gradtx.core import GradientTransformation, Params, Updates, on_part, require_params
+from gradtx.core import GradientTransformation, Params, Updates, require_params
+from gradtx.partial import on_part
 
 
 class Line(NamedTuple):
