@@ -140,7 +140,7 @@ def test_a_complex_parameter_descends_without_conjugating_by_hand(momentum):
     assert abs(complex(z) - target) < 1e-4
 
 
-@pytest.mark.parametrize("momentum", [1.0, -0.1, 1.5])
+@pytest.mark.parametrize("momentum", [-0.1, 1.5])
 def test_a_momentum_outside_zero_to_one_is_an_error(momentum):
     with pytest.raises(ValueError, match=rf"`.*(momentum|decay).*{momentum}"):
         gradtx.sgd(0.1, momentum=momentum)

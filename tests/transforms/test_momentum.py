@@ -119,7 +119,7 @@ def test_an_accumulator_keeps_the_precision_it_was_given_and_is_summed_in_a_wide
         state = after
 
 
-@pytest.mark.parametrize("decay", [1.0, -0.1, 2.0])
+@pytest.mark.parametrize("decay", [-0.1, 2.0])
 @pytest.mark.parametrize("name", ["trace", "ema"])
 def test_a_decay_outside_zero_to_one_is_an_error(name, decay):
     with pytest.raises(ValueError, match=rf"`{name}`.*decay.*{decay}"):
