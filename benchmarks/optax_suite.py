@@ -1,16 +1,19 @@
 """Optax's own tests, as its wheel brings them, with every import of Optax answered by gradtx.
 
-Usage: python -m benchmarks.optax_suite [PATTERN] [--failures] [--json FILE]
+Usage: python -m benchmarks.optax_suite [PATTERN] [--failures] [--json FILE] [--write]
 
-PATTERN chooses test files by a part of their path, such as `losses/_classification`. Each file has a process
-of its own. Nothing of Optax is loaded but its test files and `_src/test_utils.py`, which asserts.
+PATTERN chooses test files by a part of their path, such as `losses/_classification`. Each file has a process of its
+own. Nothing of Optax is loaded but its test files and `_src/test_utils.py`, which asserts. `--write` runs all and writes
+docs/optax-suite.md: the count, and what fails by which decision.
 """
 
 import argparse
+import datetime
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import types
@@ -18,6 +21,7 @@ import unittest
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -28,6 +32,38 @@ PLACES = ("", "contrib", "tree", "tree_utils", "losses", "schedules", "transform
           "second_order", "experimental.aggregating", "numerics", "types", "gaussian", "linalg.power_iteration",
           "transforms.zoom", "transforms.backtracking", "optimizers.lbfgs", "core", "combine.inject")  # fmt: skip
 MARK = "optax_suite: "
+PAGE = Path(__file__).parents[1] / "docs" / "optax-suite.md"
+
+# Why a test fails: the first pattern that is found in "file test outcome". Each is a row of docs/from-optax.md.
+DECISIONS = {
+    "`optax.perturbations` and `optax.assignment` are left out": r"^(perturbations|assignment)/",
+    "a chain's state is a dict by name, not a tuple": r"KeyError: (-1|0)|DictKey|PyTreeDef|FakeShardSpec|\{'count'"
+    r"|has no attribute 'count'",
+    "complex gradients are taken as JAX returns them; the test conjugates them": r"complex.*Not equal to tol",
+    "updates are float32 or wider, and so are moments": r"cond branches must have equal|dtype\(",
+    "the test is of a private function": r"has no optax\._src|has no optax\.\w+\._",
+    "integer gradients need `params`": r"holds integers",
+    "schedules: impossible numbers are errors, and the ends are the schedule's own": r"^schedules/_schedule_test",
+    "masks are compared by path": r"_masking_test|_freezing_test",
+    "`apply_if_finite` never lets NaN in": r"test_apply_if_finite",
+    "noise needs a key": r"`add_noise`: key",
+    "a line search leaves arguments that it does not know to others": r"unused_extra_args",
+    "`lbfgs` leaves out pairs of negative curvature": r"himmelblau",
+    "one type: every transformation takes extra arguments": r"test_isinstance",
+    "a wrong word is an error when the transformation is built": r"invalid_mode",
+    "fails in Optax too, by the random numbers that JAX draws by default": r"test_nnls5",
+}
+HEAD = """# Optax's own tests
+
+`python -m benchmarks.optax_suite --write` runs the test files in Optax's wheel with every import of Optax answered by gradtx.
+{when}
+
+**{passed} of {total} pass or are skipped.** Left out of the count is nothing; two modules that are outside of the library's
+purpose are {left} of the tests. What fails, fails by a decision, which [from-optax.md](from-optax.md) has in a row:
+
+| decision | tests |
+|---|---:|
+"""
 
 
 class Answer(types.ModuleType):
@@ -121,7 +157,42 @@ def start_file(name: str) -> dict[str, str]:
     lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if lines:
         return json.loads(lines[-1].removeprefix(MARK))
-    return {"(the file does not load)": "FAILED " + (done.stderr.strip().splitlines() or ["?"])[-1][:300]}
+    why = "FAILED " + (done.stderr.strip().splitlines() or ["?"])[-1][:300]
+    return {f"(the file does not load) {i}": why for i in range(tests_in(name))}
+
+
+def tests_in(name: str) -> int:
+    """The tests of a file, by Optax itself."""
+    module = "optax." + name.removesuffix(".py").replace("/", ".")
+    count = f"import {module} as m, unittest; print(unittest.TestLoader().loadTestsFromModule(m).countTestCases())"
+    done = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=False)
+    return int((done.stdout.split() or ["1"])[-1])
+
+
+def page(outcomes: dict[str, dict[str, str]]) -> str:
+    """The document: how many pass, and what fails, by decision."""
+    by_decision: dict[str, Counter] = {decision: Counter() for decision in (*DECISIONS, "other")}
+    for name, tests in outcomes.items():
+        for test, outcome in tests.items():
+            if outcome.startswith("FAILED"):
+                said = f"{name} {test} {outcome}"
+                decision = next((why for why, pattern in DECISIONS.items() if re.search(pattern, said)), "other")
+                by_decision[decision][f"{name}: {re.split(r'[0-9]*(?: |$)', test, maxsplit=1)[0] or test[:24]}"] += 1
+    total = sum(map(len, outcomes.values()))
+    failed = {why: found for why, found in by_decision.items() if found}
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "optax", "gradtx"))
+    left = sum(next(iter(by_decision.values())).values())
+    text = HEAD.format(
+        passed=total - sum(map(Counter.total, failed.values())),
+        total=total,
+        left=left,
+        when=f"{datetime.date.today()}, {versions}",
+    )
+    text += "".join(f"| {why} | {found.total()} |\n" for why, found in failed.items())
+    for why, found in failed.items():
+        text += f"\n## {why[0].upper()}{why[1:]}\n\n" if why[0].isalpha() else f"\n## {why}\n\n"
+        text += "".join(f"- {test}{f', {n} cases' if n > 1 else ''}\n" for test, n in sorted(found.items()))
+    return text
 
 
 def main() -> None:
@@ -129,6 +200,7 @@ def main() -> None:
     parser.add_argument("pattern", nargs="?", default="", help="a part of a test file's path")
     parser.add_argument("--failures", action="store_true", help="list the tests that fail, and why")
     parser.add_argument("--json", type=Path, help="write every outcome there")
+    parser.add_argument("--write", action="store_true", help="run all, and write docs/optax-suite.md")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.here:
@@ -146,6 +218,8 @@ def main() -> None:
             if args.failures and outcome.startswith("FAILED"):
                 print(f"       {test}: {outcome}")
     print(f"{passed:5} of {total:5}")
+    if args.write:
+        PAGE.write_text(page(outcomes))
     if args.json:
         args.json.write_text(json.dumps(outcomes, indent=1))
 

@@ -1,10 +1,16 @@
 """Eight virtual devices, so that sharding is tested on every machine; the same examples on every run."""
 
+import os
+
 import jax
 import pytest
 from hypothesis import settings
 
 jax.config.update("jax_num_cpu_devices", 8)
+# Most of the suite's time is compilation of programs that run once, which LLVM need not polish. What XLA itself does,
+# and with it the bytes that tests count, stays.
+HASTY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {HASTY}".strip()  # read when the first array is made
 settings.register_profile("gradtx", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("gradtx")
 

@@ -174,10 +174,6 @@ def test_a_container_may_take_nothing_but_its_arrays(unmasked):
     chex.assert_trees_all_equal(*outcomes)
 
 
-# Of a program that runs once: 40 % less time for its compilation, and the same numbers.
-HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
 def low_ends(tx):
     """For each float, in the order of `jax.tree.leaves`, the lower end of its interval; NaN if it does not hold it."""
     if isinstance(tx, dict):
@@ -212,8 +208,7 @@ def test_every_number_has_finite_updates_and_slopes_also_at_the_end_of_its_inter
         p, _ = jax.lax.scan(body, (params, tx.init(params)), jnp.array([0.0, 1.0, 0.0]))[0]
         return sum(jnp.sum(x**2) for x in jax.tree.leaves(p))
 
-    all_at_once = jax.vmap(jax.value_and_grad(lambda x: loss(list(x))))
-    values, slopes = jax.jit(all_at_once, compiler_options=HASTY)(each)
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(lambda x: loss(list(x)))))(each)
     assert np.all(np.isfinite(values)) and np.all(np.isfinite(slopes)), (each, slopes)
 
 

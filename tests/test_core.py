@@ -342,7 +342,7 @@ def test_what_remembers_only_the_time_needs_no_state_when_programs_have_none(not
         updates, state = jax.jit(lambda g, tx=tx: tx.update(g, nothing, g))(grads)
         assert state == nothing
         chex.assert_trees_all_equal(updates, tx.update(grads, tx.init(grads), grads)[0])
-    with pytest.raises(ValueError, match="`scale`: step_size is a schedule.*put it in a chain"):
+    with pytest.raises(ValueError, match=r"`scale`: step_size is a schedule.*put it in a chain"):
         gradtx.scale(lambda count: 1.0).update(grads, nothing)
     with pytest.raises(ValueError, match="`scale_by_adam`: the state is not what its `init` makes"):
         gradtx.scale_by_adam().update(grads, nothing)
