@@ -3,8 +3,8 @@
 Usage: python -m benchmarks.optax_suite [PATTERN] [--failures] [--json FILE] [--write]
 
 PATTERN chooses test files by a part of their path, such as `losses/_classification`. Each file has a process of its
-own. Nothing of Optax is loaded but its test files and `_src/test_utils.py`, which asserts. `--write` runs all and writes
-docs/optax-suite.md: the count, and what fails by which decision.
+own. Nothing of Optax is loaded but its test files and `_src/test_utils.py`, which asserts. `--write` runs all and
+writes docs/optax-suite.md: the count, and what fails by which decision.
 """
 
 import argparse
@@ -46,20 +46,22 @@ DECISIONS = {
     "schedules: impossible numbers are errors, and the ends are the schedule's own": r"^schedules/_schedule_test",
     "masks are compared by path": r"_masking_test|_freezing_test",
     "`apply_if_finite` never lets NaN in": r"test_apply_if_finite",
-    "noise needs a key": r"`add_noise`: key",
     "a line search leaves arguments that it does not know to others": r"unused_extra_args",
     "`lbfgs` leaves out pairs of negative curvature": r"himmelblau",
     "one type: every transformation takes extra arguments": r"test_isinstance",
     "a wrong word is an error when the transformation is built": r"invalid_mode",
+    "a stateful schedule's state keeps the dtype of its `init`": r"StatefulTest",
+    "trees are compared before anything else is": r"polyak_l1_norm",
+    "one rounding of float32": r"test_clip_by_block_rms",
     "fails in Optax too, by the random numbers that JAX draws by default": r"test_nnls5",
 }
 HEAD = """# Optax's own tests
 
-`python -m benchmarks.optax_suite --write` runs the test files in Optax's wheel with every import of Optax answered by gradtx.
+`python -m benchmarks.optax_suite --write` runs the test files in Optax's wheel with every import answered by gradtx.
 {when}
 
-**{passed} of {total} pass or are skipped.** Left out of the count is nothing; two modules that are outside of the library's
-purpose are {left} of the tests. What fails, fails by a decision, which [from-optax.md](from-optax.md) has in a row:
+**{passed} of {total} pass or are skipped.** {left} are of two modules outside of the library's purpose. What fails,
+fails by a decision, which is a row of [from-optax.md](from-optax.md):
 
 | decision | tests |
 |---|---:|
@@ -169,6 +171,11 @@ def tests_in(name: str) -> int:
     return int((done.stdout.split() or ["1"])[-1])
 
 
+def _method(test: str) -> str:
+    """A test without the number and the parameters of its case."""
+    return "all" if test.startswith("(") else re.split(r"[0-9]*(?: |$)", test, maxsplit=1)[0]
+
+
 def page(outcomes: dict[str, dict[str, str]]) -> str:
     """The document: how many pass, and what fails, by decision."""
     by_decision: dict[str, Counter] = {decision: Counter() for decision in (*DECISIONS, "other")}
@@ -177,7 +184,7 @@ def page(outcomes: dict[str, dict[str, str]]) -> str:
             if outcome.startswith("FAILED"):
                 said = f"{name} {test} {outcome}"
                 decision = next((why for why, pattern in DECISIONS.items() if re.search(pattern, said)), "other")
-                by_decision[decision][f"{name}: {re.split(r'[0-9]*(?: |$)', test, maxsplit=1)[0] or test[:24]}"] += 1
+                by_decision[decision][f"{name}: {_method(test)}"] += 1
     total = sum(map(len, outcomes.values()))
     failed = {why: found for why, found in by_decision.items() if found}
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "optax", "gradtx"))

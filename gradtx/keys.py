@@ -45,6 +45,11 @@ def checked(owner: str, name: str, key: Any) -> Any:
     return Key(tuple(words.view(np.int32).tolist()), impl=str(jax.random.key_impl(key)))  # of words: JAX's default
 
 
+def checked_or_none(owner: str, name: str, key: Any) -> Any:
+    """As `checked`, for a key that may be missing as long as it is not used."""
+    return None if key is None else checked(owner, name, key)
+
+
 def take_seed(owner: Any) -> None:
     """For a value whose field `seed` is an older name of its field `key`: moves what was given to the newer one.
 

@@ -31,7 +31,7 @@ class add_noise(GradientTransformation):
       eta: variance at the first update, in squared units of the updates. Not negative.
       gamma: how fast the variance falls; 0 keeps it. Not negative.
       key: an int, or a key of `jax.random`. Two runs with one key see the same noise, so there is no default: None is
-        an error.
+        an error at the first update.
       seed: an older name of `key`.
 
     The noise is a function of the key, the time and the leaf's place, so a run resumed from a checkpoint continues with
@@ -45,7 +45,7 @@ class add_noise(GradientTransformation):
 
     eta: Hyperparameter = number(within="[0, inf)")
     gamma: Hyperparameter = number(within="[0, inf)")
-    key: Any = part(default=None, convert=keys.checked)
+    key: Any = part(default=None, convert=keys.checked_or_none)
     seed: Any = static(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -53,6 +53,7 @@ class add_noise(GradientTransformation):
         super().__post_init__()
 
     def update(self, updates, state, params=None, **extra):
+        keys.checked(self.name, "key", self.key)  # None, which a program may build with and never use
         eta, gamma = at(state.count, self.eta, self.gamma)
         deviation = length(eta * (1 + as_float(state.count)) ** -gamma)
         return with_noise(updates, self.key, state.count, deviation), ClockState(tick(state.count))

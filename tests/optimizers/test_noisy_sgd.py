@@ -38,4 +38,4 @@ def test_a_run_resumed_sees_the_noise_that_it_would_have_seen():
 
 def test_no_key_is_an_error():
     with pytest.raises(TypeError, match=r"`add_noise`: key must be an int or a key"):
-        gradtx.noisy_sgd(0.1)
+        gradtx.noisy_sgd(0.1).update({}, gradtx.noisy_sgd(0.1).init({}))

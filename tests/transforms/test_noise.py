@@ -79,9 +79,11 @@ def test_a_negative_variance_is_an_error_that_names_it():
         gradtx.add_noise(-1.0, 0.55, jax.random.key(0))
 
 
-def test_no_key_is_an_error_and_not_a_default_key():
-    with pytest.raises((TypeError, ValueError), match="key"):
-        gradtx.add_noise(0.1, 0.55)
+def test_no_key_is_an_error_when_it_is_needed_and_not_a_default_key():
+    tx = gradtx.add_noise(0.1, 0.55)
+    state = tx.init(jnp.ones(3))
+    with pytest.raises(TypeError, match=r"`add_noise`: key must be an int or a key"):
+        tx.update(jnp.ones(3), state)
 
 
 def test_seed_is_an_older_name_of_key():
