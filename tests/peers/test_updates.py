@@ -23,6 +23,8 @@ LOOSER = {
     name: 1e-7
     for name in ("scale_by_factored_rms", "adafactor", "adafactor all", "contrib.madgrad", "contrib.scale_by_madgrad")
 }
+# Divides differences of parameters by small numbers: in float32 either library's updates err by some 5e-5, at random.
+AT_RANDOM = {"contrib.mechanize": 1e-4, "contrib.mechanize adamw": 1e-4}
 
 
 def has(name):
@@ -104,7 +106,7 @@ def test_in_float32_they_are_as_near_to_float64_as_optaxs(name):
         pytest.skip(CATALOGUE[name].differs)
     exact, _ = both(name, "float64")
     ours, theirs = both(name, "float32")
-    allowed = np.maximum(errors(theirs, exact), TOLERANCE["float32"])
+    allowed = np.maximum(errors(theirs, exact), AT_RANDOM.get(name, TOLERANCE["float32"]))
     assert np.all(errors(ours, exact) <= allowed), (errors(ours, exact), errors(theirs, exact))
 
 

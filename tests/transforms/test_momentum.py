@@ -91,7 +91,7 @@ def test_a_debiased_mean_of_equal_gradients_is_the_gradient_at_every_step():
         return state, updates
 
     _, updates = jax.lax.scan(step, tx.init(g), None, length=2000)
-    np.testing.assert_allclose(updates, np.tile(g, (2000, 1)), rtol=1e-5)  # float32, 2000 roundings
+    np.testing.assert_allclose(updates, np.tile(g, (2000, 1)), rtol=5e-5)  # float32: 2000 roundings of up to 6e-8
 
 
 @pytest.mark.parametrize("name", ["trace", "ema"])
