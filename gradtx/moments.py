@@ -51,6 +51,11 @@ def power(base: float | Array, exponent: Array) -> Array:
     return rounded**exponent * jnp.exp(exponent * (math.log(base) - math.log(rounded)))
 
 
+def by_parts(formula: Callable[[Array], Array], x: Array) -> Array:
+    """A formula of reals; of a complex x, of its real and of its imaginary part, each for itself."""
+    return jax.lax.complex(formula(x.real), formula(x.imag)) if jnp.iscomplexobj(x) else formula(x)
+
+
 def abs_sq(x: Array, *, skip_nan: bool = False) -> Array:
     """|x|^2, real for complex x; 0 for NaN, if `skip_nan`."""
     square = jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else jnp.square(x)

@@ -69,17 +69,7 @@ def map_matrices(fn: Callable[[Array], Array], leaves: Sequence[Array], axes: Se
     """
     wide = [columns >= rows for _, rows, columns in (a.sizes(x.shape) for a, x in zip(axes, leaves, strict=True))]
     stacks = [as_matrices(whole_everywhere(x), a) for x, a in zip(leaves, axes, strict=True)]
-    found = map_stacks(fn, [x if flat else x.mT for x, flat in zip(stacks, wide, strict=True)])
-    back = [x if flat else x.mT for x, flat in zip(found, wide, strict=True)]
-    return [laid_like(from_matrices(m, a, x.shape), x) for m, a, x in zip(back, axes, leaves, strict=True)]
-
-
-def map_stacks(fn: Callable[[Array], Array], stacks: Sequence[Array]) -> list[Array]:
-    """`fn` of matrices stacked along a first axis. As `map_matrices`: those of one shape are computed together.
-
-    Args:
-      fn: from matrices stacked along a first axis to as many arrays. It must compute each for itself.
-    """
+    stacks = [x if flat else x.mT for x, flat in zip(stacks, wide, strict=True)]
     if any(isinstance(x, jax.core.Tracer) for x in stacks):
         fn = jax.jit(fn)  # stacks of one shape share a trace
     found = {}
@@ -87,10 +77,11 @@ def map_stacks(fn: Callable[[Array], Array], stacks: Sequence[Array]) -> list[Ar
         result = fn(jnp.concatenate([stacks[i] for i in group]) if len(group) > 1 else stacks[group[0]])
         ends = [sum(len(stacks[i]) for i in group[: n + 1]) for n in range(len(group) - 1)]
         found |= zip(group, jnp.split(result, ends), strict=True)
-    return [found[i] for i in range(len(stacks))]
+    back = [found[i] if wide[i] else found[i].mT for i in range(len(stacks))]
+    return [laid_like(from_matrices(m, a, x.shape), x) for m, a, x in zip(back, axes, leaves, strict=True)]
 
 
-def _together(stacks: Sequence[Array]) -> list[list[int]]:
+def _together(stacks: list[Array]) -> list[list[int]]:
     """The places of the stacks that are computed as one: of a dtype and a matrix shape, up to `MOST` entries."""
     if not on_one_device():
         return [[i] for i in range(len(stacks))]

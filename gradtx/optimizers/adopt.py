@@ -8,7 +8,7 @@ from gradtx import leafwise
 from gradtx.clock import Hyperparameter, as_float, at, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, transformation
-from gradtx.moments import abs_sq, ema, root
+from gradtx.moments import abs_sq, by_parts, ema, root
 from gradtx.optimizers.adam import ScaleByAdamState, scale_by_adam
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.value import Function, flag, number, storage_dtype
@@ -62,10 +62,7 @@ class scale_by_adopt(GradientTransformation):
             if not self.use_clipping:
                 is_known = (nu > 0) | (eps > 0)
                 return jnp.where(is_known, g / jnp.where(is_known, jnp.maximum(root(nu), eps), 1), 0)
-            x = g / jnp.maximum(root(nu), eps)
-            if jnp.iscomplexobj(x):
-                return jnp.clip(x.real, -bound, bound) + 1j * jnp.clip(x.imag, -bound, bound)
-            return jnp.clip(x, -bound, bound)
+            return by_parts(lambda x: jnp.clip(x, -bound, bound), g / jnp.maximum(root(nu), eps))
 
         def leaf(g, mu, nu):
             c = normalized(g, nu)

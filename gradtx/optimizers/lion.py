@@ -2,7 +2,6 @@
 
 from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
@@ -11,7 +10,7 @@ from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
-from gradtx.moments import ema
+from gradtx.moments import by_parts, ema
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.value import number, state, static, storage_dtype
@@ -70,8 +69,7 @@ class scale_by_lion(GradientTransformation):
 
         def leaf(g, mu):
             mu = ema(mu, g, b2)
-            x = b1 * mu + (b2 - b1) * g
-            return jax.lax.complex(squash(x.real), squash(x.imag)) if jnp.iscomplexobj(x) else squash(x), mu
+            return by_parts(squash, b1 * mu + (b2 - b1) * g), mu
 
         updates, mu = leafwise.unzip_map(leaf, updates, state.mu, outputs=2)
         return updates, ScaleByLionState(tick(state.count), mu)

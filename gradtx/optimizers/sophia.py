@@ -13,7 +13,7 @@ from gradtx.combine.branch import update_if
 from gradtx.combine.chain import chain
 from gradtx.combine.record import record
 from gradtx.core import GradientTransformation, Params, State, as_transformation, require_params, transformation
-from gradtx.moments import ema, ema_mass
+from gradtx.moments import by_parts, ema, ema_mass
 from gradtx.optimizers.hutchinson import hutchinson_estimator_diag_hessian
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
@@ -91,7 +91,8 @@ class scale_by_sophia(GradientTransformation):
 
         def leaf(g, mu, nu):
             mu = ema(mu, g, b1)
-            return _bounded(mu * scale1, jnp.maximum(gamma * nu, eps), bound), mu
+            divisor = jnp.maximum(gamma * nu, eps)
+            return by_parts(lambda m: _bounded(m, divisor, bound), mu * scale1), mu
 
         def estimate():
             with time(state.count):
@@ -119,8 +120,6 @@ class scale_by_sophia(GradientTransformation):
 
 def _bounded(m: Array, divisor: Array, bound: Any) -> Array:
     """m / divisor within the bound; at the bound where the divisor is 0, and 0 if there is none."""
-    if jnp.iscomplexobj(m):
-        return jax.lax.complex(*(_bounded(x, divisor, bound) for x in (m.real, m.imag)))
     u = geometry.ratio(m, divisor)
     return u if bound is None else jnp.where(divisor > 0, jnp.clip(u, -bound, bound), jnp.sign(m) * bound)
 

@@ -11,7 +11,7 @@ from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.combine.record import record
 from gradtx.core import EmptyState, GradientTransformation, Params, Updates, require_params, transformation
-from gradtx.moments import abs_sq, length, rms, shrinkage
+from gradtx.moments import abs_sq, by_parts, length, rms, shrinkage
 from gradtx.paths import plain
 from gradtx.value import number, state, static
 
@@ -35,11 +35,7 @@ class clip(GradientTransformation):
     def update(self, updates, state, params=None, **extra):
         (bound,) = at(state.count, self.max_delta)
 
-        def leaf(g):
-            if jnp.iscomplexobj(g):
-                return jnp.clip(g.real, -bound, bound) + 1j * jnp.clip(g.imag, -bound, bound)
-            return jnp.clip(g, -bound, bound)
-
+        leaf = lambda g: by_parts(lambda x: jnp.clip(x, -bound, bound), g)
         return _recorded(extra, updates, leafwise.map(leaf, updates)), ClockState(tick(state.count))
 
 

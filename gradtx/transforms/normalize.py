@@ -9,7 +9,7 @@ from jax import Array
 from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.core import EmptyState, GradientTransformation, require_params, transformation
-from gradtx.moments import abs_sq, rms, root, shrinkage, sums_of_squares
+from gradtx.moments import abs_sq, by_parts, rms, root, shrinkage, sums_of_squares
 from gradtx.paths import plain
 from gradtx.value import number
 
@@ -28,12 +28,7 @@ class scale_by_sign(GradientTransformation):
         return EmptyState()
 
     def update(self, updates, state, params=None, **extra):
-        return leafwise.map(sign, updates), state
-
-
-def sign(x):
-    """The sign of x; of a complex x, the signs of its real and imaginary parts."""
-    return jnp.sign(x.real) + 1j * jnp.sign(x.imag) if jnp.iscomplexobj(x) else jnp.sign(x)
+        return leafwise.map(lambda g: by_parts(jnp.sign, g), updates), state
 
 
 @transformation
