@@ -63,14 +63,14 @@ def kernels(hlo: str, is_kernel: Callable[[str], bool] = is_launch) -> tuple[int
     sizes: dict[str, int] = {}
     count = total = 0
     for name, shape, opcode, operands in INSTRUCTION.findall(entry):
-        sizes[name] = _bytes(shape)
+        sizes[name] = bytes_of(shape)
         if is_kernel(opcode):
             count += 1
             total += sizes[name] + sum(sizes[operand] for operand in re.findall(r"%([^\s,]+)", operands))
     return count, total
 
 
-def _bytes(shape: str) -> int:
+def bytes_of(shape: str) -> int:
     arrays = ((8 if kind == "pred" else int(bits or 0), dimensions) for kind, bits, dimensions in ARRAY.findall(shape))
     return sum(bits * math.prod(int(n) for n in dimensions.split(",") if n) // 8 for bits, dimensions in arrays)
 
