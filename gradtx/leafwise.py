@@ -4,21 +4,18 @@
 stay as they are.
 """
 
-import functools
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jax.interpreters.partial_eval import DynamicJaxprTracer
-from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from gradtx.moments import length, sums_of_squares
+from gradtx.formulas import alike, in_tuple
+from gradtx.moments import length, squares_summed
 from gradtx.paths import MismatchError, aligned, is_none, shown, unflatten
-from gradtx.placement import on_one_device, sharding_of
+from gradtx.placement import on_one_device
+from gradtx.reductions import Asking, crosses_devices, summed
 
 SMALL = 2**14  # entries up to which leaves of one shape are reduced together, ...
 BUNDLE = 16  # ... this many at a time
@@ -29,7 +26,7 @@ BUNDLE = 16  # ... this many at a time
 
 def map(fn: Callable, tree: Any, *rest: Any) -> Any:
     """Maps a formula that makes one array per leaf of `tree`. As `unzip_map`."""
-    return unzip_map(functools.wraps(fn)(lambda *row: (fn(*row),)), tree, *rest, outputs=1)[0]
+    return unzip_map(in_tuple(fn), tree, *rest, outputs=1)[0]
 
 
 def unzip_map(fn: Callable, tree: Any, *rest: Any, outputs: int) -> tuple:
@@ -55,40 +52,16 @@ def choose(fn: Callable, tree: Any, *rest: Any) -> Any:
 
 def anywhere(predicate: Callable, *trees: Any) -> Array:
     """Whether a predicate of entries, of which each tree gives one, holds for any entry of any leaf."""
-    rows = zip(*[jax.tree.leaves(tree) for tree in trees], strict=True)
-    found = alike(lambda *xs: jnp.any(predicate(*xs)), list(rows))
+
+    def found_in(*xs):
+        holds = predicate(*xs)
+        if not crosses_devices(holds):
+            return jnp.any(holds)
+        (number,) = yield from summed((holds.astype(jnp.float32), None))  # a large integer would turn negative
+        return number > 0
+
+    found = alike(found_in, list(zip(*[jax.tree.leaves(tree) for tree in trees], strict=True)))
     return jnp.any(jnp.stack(found)) if found else jnp.array(False)
-
-
-def alike(fn: Callable, rows: list[tuple]) -> list:
-    """`fn` of each row of arguments. While a program is traced, rows of the same types and shapes share one trace.
-
-    So a thousand equal leaves are traced and lowered in the time of one: each becomes a call of one function, which XLA
-    inlines. In eager code, where each call would be compiled anew, `fn` is called as it is.
-    """
-    kinds = [_kind(row) for row in rows]
-    shared = {kind: _shared(fn, kind) for kind, n in Counter(kinds).items() if kind and n > 1}
-    return [shared[kind](row) if kind in shared else fn(*row) for kind, row in zip(kinds, rows, strict=True)]
-
-
-def _kind(row: tuple) -> tuple | None:
-    """What two rows must agree in to be computed by one trace; None in eager code."""
-    leaves, structure = jax.tree.flatten(row)
-    if not any(isinstance(x, DynamicJaxprTracer) for x in leaves):
-        return None
-    return structure, tuple(jax.typeof(x) if _is_array(x) else (type(x), x) for x in leaves)
-
-
-def _shared(fn: Callable, kind: tuple) -> Callable:
-    structure, types = kind
-
-    def formula(*arrays):
-        remaining = iter(arrays)
-        return fn(*structure.unflatten(x[1] if isinstance(x, tuple) else next(remaining) for x in types))
-
-    formula.__name__ = fn.__qualname__.replace(".<locals>", "")  # what a profile shows: scale_by_adam.update.leaf
-    compiled = jax.jit(formula)
-    return lambda row: compiled(*filter(_is_array, jax.tree.leaves(row)))
 
 
 def _rows(tree: Any, rest: tuple) -> tuple[list, list[tuple]]:
@@ -194,19 +167,6 @@ def full(tree: Any, fill: Any, dtype: Any = None, *, real: bool = False) -> Any:
     return jax.tree.map(leaf, tree)
 
 
-def zeros_without(x: Array, axis: int) -> Array:
-    """Zeros made like an array that lost one dimension: its dtype, sharding, memory kind, and manual axes."""
-    shape = x.shape[:axis] + x.shape[axis + 1 :]
-    sharding = sharding_of(x)
-    if isinstance(sharding, NamedSharding):
-        spec = [*sharding.spec, *[None] * (x.ndim - len(sharding.spec))]
-        spec = PartitionSpec(*spec[:axis], *spec[axis + 1 :])
-        sharding = NamedSharding(sharding.mesh, spec, memory_kind=sharding.memory_kind)
-    if isinstance(sharding, (NamedSharding, SingleDeviceSharding)) and x.committed:
-        return jnp.zeros(shape, x.dtype, device=sharding)
-    return jax.lax.full_like(x, 0, shape=shape)
-
-
 # Norms
 
 
@@ -240,15 +200,11 @@ def joint_norm(squares: list[Array], *, skip_nan: bool = False) -> Array:
     return length(jnp.sum(jnp.where(jnp.isnan(together), 0, together) if skip_nan else together))
 
 
-def _squares(*xs: Array) -> tuple[Array, ...]:
-    return sums_of_squares(xs)
+def _squares(*xs: Array) -> Asking[tuple[Array, ...]]:
+    return (yield from squares_summed(xs))
 
 
 def _cast(x: Any, dtype: Any) -> Array:
     if isinstance(x, jax.Array) and x.dtype == dtype and not x.weak_type:
         return x
     return jax.lax.convert_element_type(x, dtype)
-
-
-def _is_array(x: Any) -> bool:
-    return isinstance(x, (jax.Array, np.ndarray, np.generic))

@@ -1,11 +1,13 @@
 """Devices: where arrays lie, and whether there is more than one place."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.core
 import jax.numpy as jnp
+from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 
@@ -59,19 +61,30 @@ def sharding_of(x: Any) -> Any:
     return x.sharding if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) else None
 
 
-def zeros_of_axes(x: Any, shape: Sequence[int], axes: Sequence[tuple[int, ...]], dtype: Any) -> jax.Array:
-    """Zeros of another shape beside an array, each dimension sharded as the axes of the array that it is made of.
+def zeros_of_axes(
+    x: Any, axes: Sequence[tuple[int, ...]], *, shape: Sequence[int] | None = None, dtype: Any = None
+) -> Array:
+    """Zeros beside an array: on its devices, in its memory, each dimension sharded as the axes that it is made of.
 
     Args:
       axes: of each dimension the axes of `x`, whose product it is; none where it is made of no axis.
+      shape: None, the product of those axes' sizes, 1 of none.
+      dtype: None, that of `x`.
     """
-    sharding = sharding_of(x)
-    if not isinstance(sharding, NamedSharding) or any(jax.typeof(x).sharding.spec):
-        return differing_like(jnp.zeros(shape, dtype), x)
-    spec = [*sharding.spec, *[None] * (x.ndim - len(sharding.spec))]
-    kept = lambda group: spec[group[0]] if group and not any(spec[i] for i in group[1:]) else None
-    place = NamedSharding(sharding.mesh, PartitionSpec(*map(kept, axes)), memory_kind=sharding.memory_kind)
-    return jnp.zeros(shape, dtype, device=place)
+    shape = [math.prod(x.shape[i] for i in group) for group in axes] if shape is None else shape
+    dtype = x.dtype if dtype is None else dtype
+    typed, place = jax.typeof(x).sharding, sharding_of(x)
+    sharding = typed if any(typed.spec) else place
+    if isinstance(sharding, NamedSharding) and (sharding is typed or x.committed):
+        spec = [*sharding.spec, *[None] * (x.ndim - len(sharding.spec))]
+        kept = lambda group: spec[group[0]] if group and not any(spec[i] for i in group[1:]) else None
+        sharding = NamedSharding(sharding.mesh, PartitionSpec(*map(kept, axes)), memory_kind=sharding.memory_kind)
+        if sharding_of(x) is None:
+            return differing_like(jnp.zeros(shape, dtype, out_sharding=sharding), x)
+        return jnp.zeros(shape, dtype, device=sharding)
+    if isinstance(place, SingleDeviceSharding) and x.committed:
+        return jnp.zeros(shape, dtype, device=place)
+    return differing_like(jnp.zeros(shape, dtype), x)
 
 
 def whole_everywhere(x: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ from gradtx.clock import Hyperparameter, as_float, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, again, ema, root
+from gradtx.placement import zeros_of_axes
 from gradtx.transforms.clipping import clip_by_block_rms
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import ema as moving_average
@@ -72,7 +73,8 @@ class scale_by_factored_rms(GradientTransformation):
             if (dims := self._dims(jnp.shape(p))) is None:
                 return None, None, square
             rows, cols = dims
-            return leafwise.zeros_without(square, cols), leafwise.zeros_without(square, rows), None
+            left = lambda gone: zeros_of_axes(square, [(i,) for i in range(square.ndim) if i != gone])
+            return left(cols), left(rows), None
 
         v_row, v_col, v = leafwise.unzip_map(leaf, params, outputs=3)
         return FactoredState(start(), v_row, v_col, v)

@@ -110,7 +110,7 @@ class scale_by_galore(GradientTransformation):
         def zeros(p, axes, which, dtype=None):
             entry = leafwise.zeros(jax.ShapeDtypeStruct((), p.dtype), dtype)
             shape, made_of = self._shapes(p.shape, axes)[which]
-            return zeros_of_axes(p, shape, made_of, entry.dtype)
+            return zeros_of_axes(p, made_of, shape=shape, dtype=entry.dtype)
 
         proxies = structure.unflatten(p if axes is None else zeros(p, axes, 1) for p, axes in rows)
         projector = [None if axes is None else zeros(p, axes, 0, self.projector_dtype) for p, axes in rows]

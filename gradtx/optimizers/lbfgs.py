@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from jax.typing import ArrayLike
 
 from gradtx import leafwise
@@ -13,7 +12,7 @@ from gradtx.clock import Hyperparameter, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, as_transformation, require_params, transformation
 from gradtx.moments import length, shrinkage
-from gradtx.placement import differing_like, sharding_of
+from gradtx.placement import differing_like, zeros_of_axes
 from gradtx.transforms.line import inner, value_dtype
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.transforms.zoom import scale_by_zoom_linesearch
@@ -63,7 +62,8 @@ class scale_by_lbfgs(GradientTransformation):
     scale_init_precond: bool = flag(default=True)
 
     def init(self, params):
-        memory = lambda: leafwise.choose(lambda p: _stacked_zeros(p, self.memory_size), leafwise.zeros(params))
+        stacked = lambda p: zeros_of_axes(p, [(), *((i,) for i in range(p.ndim))], shape=(self.memory_size, *p.shape))
+        memory = lambda: leafwise.choose(stacked, leafwise.zeros(params))
         last = leafwise.zeros(params), leafwise.zeros(params)
         weights = differing_like(jnp.zeros(self.memory_size, value_dtype(params)), params)
         return ScaleByLBFGSState(start(), *last, memory(), memory(), weights)
@@ -173,14 +173,3 @@ def _dot(x: Any, y: Any) -> Array:
     """Re x^H y over all leaves."""
     pairs = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
     return inner([(jnp.conj(a).astype(b.dtype), b) for a, b in pairs])
-
-
-def _stacked_zeros(x: Any, n: int) -> Array:
-    """Zeros made like n arrays in one: their dtype, sharding, memory kind, and manual axes."""
-    sharding = sharding_of(x)
-    if isinstance(sharding, (NamedSharding, SingleDeviceSharding)) and x.committed:
-        if isinstance(sharding, NamedSharding):
-            spec = PartitionSpec(None, *sharding.spec)
-            sharding = NamedSharding(sharding.mesh, spec, memory_kind=sharding.memory_kind)
-        return jnp.zeros((n, *x.shape), x.dtype, device=sharding)
-    return jnp.broadcast_to(x, (n, *x.shape))

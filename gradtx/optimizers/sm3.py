@@ -10,6 +10,7 @@ from gradtx.clock import Hyperparameter, at, now
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, again, ema
+from gradtx.placement import zeros_of_axes
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.value import number, state
 
@@ -51,7 +52,7 @@ class scale_by_sm3(GradientTransformation):
     def init(self, params):
         def leaf(p):
             square = leafwise.zeros(p, real=True)
-            return [_zeros_along(square, i) for i in range(max(square.ndim, 1))]
+            return [zeros_of_axes(square, [(i,)][: square.ndim]) for i in range(max(square.ndim, 1))]
 
         return ScaleBySM3State(leafwise.map(leaf, params), leafwise.zeros(params))
 
@@ -89,13 +90,6 @@ def sm3(learning_rate: Hyperparameter, momentum: Hyperparameter = 0.9) -> Gradie
 
 def _others(i: int, ndim: int) -> tuple[int, ...]:
     return tuple(j for j in range(ndim) if j != i)
-
-
-def _zeros_along(x, i: int):
-    """Zeros made like an array of which dimension i alone is left."""
-    for axis in reversed(_others(i, x.ndim)):
-        x = leafwise.zeros_without(x, axis)
-    return jnp.zeros_like(x)  # of its own: a vector is no copy of what it was made of
 
 
 def _across(x, i: int, ndim: int):
