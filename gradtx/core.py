@@ -11,8 +11,9 @@ from jax import Array
 from gradtx import leafwise, paths
 from gradtx.calls import given_what_it_names, public
 from gradtx.clock import ClockState, held, start
+from gradtx.collectives import AxisError
 from gradtx.partial import on_part
-from gradtx.placement import place_beside
+from gradtx.placement import outside_of_types, place_beside
 from gradtx.types import OptState, Params, Updates
 from gradtx.value import Value, flag, number, part, state, static, storage_dtype, value, whole
 
@@ -61,7 +62,7 @@ def _update(
             paths.check_match(outgoing, params)
         new_state = state if _is_nothing(state) else leafwise.cast_like(new_state, state)
         return _with_untouched(outgoing, incoming, updates, params), new_state
-    except paths.MismatchError as error:
+    except (AxisError, paths.MismatchError) as error:
         raise ValueError(f"`{self.name}`: {error}.") from error.__cause__
     except (AttributeError, KeyError, TypeError) as error:
         leaves = leafwise.floats(updates if params is None else params)
@@ -198,7 +199,7 @@ class _FromFunctions(GradientTransformation):
         return self.init_fn(params)
 
     def update(self, updates, state, params=None, **extra):
-        return given_what_it_names(self.update_fn)(updates, state, params, **extra)
+        return outside_of_types(given_what_it_names(self.update_fn), updates, state, params, **extra)
 
     @property
     def name(self) -> str:

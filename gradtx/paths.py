@@ -58,6 +58,16 @@ def _is_wrapper(x: Any) -> bool:
     return isinstance(x, tuple(getattr(sys.modules[module], name) for module, name in kinds if module in sys.modules))
 
 
+def _says_too_much(leaves: list, tree: Any) -> bool:
+    """Whether a wrapper in `tree` tells a sharding, and holds an array of another shape among the leaves."""
+    arrays = jax.tree.leaves(tree, is_leaf=is_none)
+    shapes = [[getattr(x, "shape", 0) for x in xs] for xs in (leaves, arrays)]
+    if len(arrays) != len(leaves) or shapes[0] == shapes[1]:
+        return False
+    wrappers = filter(_is_wrapper, jax.tree.leaves(tree, is_leaf=_is_wrapper))
+    return any(getattr(x, name, None) for x in wrappers for name in ("out_sharding", "sharding_names", "names"))
+
+
 def plain(tree: Any) -> Any:
     """The tree with each container that is not Python's own as an `OrderedDict` of what it holds; without wrappers.
 
@@ -120,9 +130,12 @@ def aligned(structure: Any, other: Any, tree: Any, holder: str = "the state or p
 
 
 def unflatten(structure: Any, leaves: list, tree: Any) -> Any:
-    """The leaves in the structure of `tree`, which is given; or of `plain(tree)`, where a container refuses them."""
+    """The leaves in the structure of `tree`, which is given; or of `plain(tree)`, where a container refuses them, or
+    says of the array in it how an array of another shape is sharded.
+    """
     try:
-        return structure.unflatten(leaves)
+        made = structure.unflatten(leaves)
+        return plain(made) if _says_too_much(leaves, tree) else made
     except Exception:  # whatever a user's constructor raises when it is given None, or an array of another shape
         return jax.tree.structure(plain(tree), is_leaf=is_none).unflatten(leaves)
 

@@ -1,7 +1,7 @@
 """Devices: where arrays lie, and whether there is more than one place."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -46,12 +46,12 @@ def manual_axes(x: Any) -> frozenset:
     return frozenset(getattr(getattr(kind, "manual_axis_type", kind), "varying", None) or getattr(kind, "vma", ()))
 
 
-def differing_like(values: Any, like: Any) -> Any:
-    """The arrays as ones that may differ along every manual axis along which a leaf of `like` does.
+def differing_like(values: Any, like: Any, *, but: Sequence[str] = ()) -> Any:
+    """The arrays as ones that may differ along every manual axis along which a leaf of `like` does, but for some axes.
 
     Where a branch or a loop depends on such a leaf, so does all that comes out of it, and JAX wants the types to agree.
     """
-    axes = frozenset().union(*map(manual_axes, jax.tree.leaves(like)))
+    axes = frozenset().union(*map(manual_axes, jax.tree.leaves(like))) - frozenset(but)
     missing = lambda x: tuple(axes - manual_axes(x))
     return jax.tree.map(lambda x: jax.lax.pcast(x, missing(x), to="varying") if missing(x) else x, values)
 
@@ -97,3 +97,20 @@ def laid_like(x: jax.Array, like: jax.Array) -> jax.Array:
     """The array sharded as the type of `like` says, if it says so: the inverse of `whole_everywhere`."""
     sharding = jax.typeof(like).sharding
     return jax.sharding.reshard(x, sharding) if any(sharding.spec) else x
+
+
+def outside_of_types(update: Callable, updates: Any, state: Any, params: Any, **extra: Any) -> Any:
+    """`update(updates, state, params)` with XLA to decide where arrays lie, also where the types say it.
+
+    For functions that were not written for explicit axes: they may contract or select what is sharded in several ways.
+    """
+    around = [
+        jax.sharding.get_abstract_mesh(),
+        *(jax.typeof(x).sharding.mesh for x in jax.tree.leaves((updates, state))),
+    ]
+    if not any(mesh.explicit_axes for mesh in around):
+        return update(updates, state, params, **extra)
+    spec = lambda x: jax.typeof(x).sharding.spec
+    call = lambda *args: update(*args, **extra)
+    freely: Any = jax.sharding.auto_axes(call, out_sharding=jax.tree.map(spec, (updates, state)))
+    return freely(updates, state, params)

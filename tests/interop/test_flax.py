@@ -8,6 +8,8 @@ import optax
 import pytest
 from flax import nnx
 from flax.training.train_state import TrainState
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import gradtx
 
@@ -93,3 +95,56 @@ def test_a_path_mask_in_nnx():
     optimizer.update(model, zero)
     np.testing.assert_allclose(model.kernel[...], before * 0.9, rtol=1e-6)
     assert model.bias[...].tolist() == [1.0, 1.0]
+
+
+WIDE = jax.random.normal(jax.random.key(1), (64, 256))
+LAYOUT = ("fsdp", "tensor")
+
+
+def annotated(how):
+    """A layer of 256 x 128, told where it lies on the mesh as Flax lets one say it."""
+    if how == "with_partitioning":
+        says = lambda init, axes: {"init": nnx.with_partitioning(init, axes)}
+    else:
+        says = lambda init, axes: {"init": init, "metadata": {how: axes}}
+    kernel, bias = says(nnx.initializers.lecun_normal(), LAYOUT), says(nnx.initializers.zeros_init(), LAYOUT[1:])
+    told = {f"kernel_{key}": x for key, x in kernel.items()} | {f"bias_{key}": x for key, x in bias.items()}
+    return nnx.Linear(256, 128, rngs=nnx.Rngs(0), **told)
+
+
+def placed(mesh):
+    """The same layer with nothing said: its arrays lie where they were put."""
+    model = nnx.Linear(256, 128, rngs=nnx.Rngs(0))
+    for variable, spec in ((model.kernel, P(*LAYOUT)), (model.bias, P(*LAYOUT[1:]))):
+        variable.set_value(jax.device_put(variable[...], NamedSharding(mesh, spec)))
+    return model
+
+
+def trained(model, x):
+    """Three steps of Adafactor; the model, and its optimizer."""
+    optimizer = nnx.Optimizer(model, gradtx.adafactor(0.05), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer):
+        optimizer.update(model, nnx.grad(lambda m: jnp.mean((m(x) - 1) ** 2))(model))
+
+    for _ in range(3):
+        step(model, optimizer)
+    return model, optimizer
+
+
+@pytest.mark.filterwarnings("ignore:'sharding_names' is deprecated")
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize("how", ["placed", "with_partitioning", "out_sharding", "sharding_names"])
+def test_factored_moments_in_nnx_optimizer_lie_on_the_mesh(how, axis_type):
+    alone, _ = trained(nnx.Linear(256, 128, rngs=nnx.Rngs(0)), WIDE)
+    mesh = jax.make_mesh((4, 2), LAYOUT, (axis_type,) * 2)
+    with jax.set_mesh(mesh):
+        model = placed(mesh) if how == "placed" else annotated(how)
+        model, optimizer = trained(model, jax.device_put(WIDE, NamedSharding(mesh, P())))
+    for mine, theirs in ((model.kernel, alone.kernel), (model.bias, alone.bias)):
+        # sums in another order; a step is 0.05 of the parameters' size
+        np.testing.assert_allclose(mine[...], theirs[...], rtol=1e-4, atol=1e-6)
+    assert model.kernel[...].sharding.is_equivalent_to(NamedSharding(mesh, P(*LAYOUT)), 2)
+    factored = optimizer.opt_state["scale_by_factored_rms"]
+    assert factored.v_row["kernel"][...].shape == (128,) and factored.v_col["kernel"][...].shape == (256,)
