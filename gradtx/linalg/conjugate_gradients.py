@@ -11,6 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from gradtx.placement import manual_axes
+from gradtx.reductions import together
 
 Vector = Any  # a tree of real arrays
 
@@ -81,7 +82,7 @@ def conjugate_gradients(matvec: Callable, b: Vector, tolerance: ArrayLike, itera
 
 def _dot(x: Vector, y: Vector) -> Array:
     pairs = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
-    return functools.reduce(jnp.add, [jnp.sum(a * b) for a, b in pairs])
+    return functools.reduce(jnp.add, together([(a * b, None) for a, b in pairs]))
 
 
 def _largest(x: Vector) -> Array:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from gradtx import leafwise, paths
@@ -21,8 +21,6 @@ from gradtx.placement import differing_like, laid_like, whole_everywhere, zeros_
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.value import number, part, state, static, storage_dtype, whole
-
-_product = partial(jnp.einsum, precision="highest")  # on a GPU the default has 10 bits
 
 
 @state
@@ -122,8 +120,9 @@ class scale_by_galore(GradientTransformation):
         _, stored = paths.aligned(structure, state.projector, updates)
         present = [i for i, g in enumerate(leaves) if g is not None]
         axes = {i: x for i, x in zip(present, self._axes(updates), strict=True) if x is not None}
-        stacks = [as_matrices(whole_everywhere(leaves[i]), x) for i, x in axes.items()]
-        old = [stored[i].reshape(-1, *stored[i].shape[-2:]) for i in axes]
+        place = {i: _as_it_lies if all(len(group) < 2 for group in x) else whole_everywhere for i, x in axes.items()}
+        stacks = [as_matrices(place[i](leaves[i]), x) for i, x in axes.items()]
+        old = [place[i](stored[i]).reshape(-1, *stored[i].shape[-2:]) for i in axes]
         now = state.count % self.update_proj_gap == 0
         new = jax.lax.cond(now, lambda: self._vectors(stacks, old), lambda: [differing_like(p, now) for p in old])
         low = list(leaves)
@@ -138,10 +137,10 @@ class scale_by_galore(GradientTransformation):
             )
         outgoing = paths.aligned(structure, base[0], updates)[1]
         for (i, x), g, p in zip(axes.items(), stacks, new, strict=True):
-            u = outgoing[i].reshape(-1, *outgoing[i].shape[-2:])
+            u = place[i](outgoing[i]).reshape(-1, *outgoing[i].shape[-2:])
             u = _product("kmr,krn->kmn", p, u) if _is_tall(g) else _product("kmr,knr->kmn", u, p.conj())
             outgoing[i] = laid_like(from_matrices(scale * u, x, leaves[i].shape), leaves[i])
-            stored[i] = p.reshape(stored[i].shape)
+            stored[i] = laid_like(p.reshape(stored[i].shape), stored[i])
         projector = paths.unflatten(structure, stored, updates)
         return paths.unflatten(structure, outgoing, updates), GaLoreState(tick(state.count), base[1], projector)
 
@@ -163,14 +162,29 @@ class scale_by_galore(GradientTransformation):
         """P of each matrix."""
 
         def longer(g):
-            u, _, vh = jnp.linalg.svd(jax.lax.stop_gradient(g), full_matrices=False)
+            u, _, vh = jnp.linalg.svd(jax.lax.stop_gradient(whole_everywhere(g)), full_matrices=False)
             return u if _is_tall(g) else vh.mT.conj()
 
-        return [longer(g)[..., : old.shape[-1]].astype(old.dtype) for g, old in zip(stacks, like, strict=True)]
+        found = [longer(g)[..., : old.shape[-1]].astype(old.dtype) for g, old in zip(stacks, like, strict=True)]
+        return [laid_like(p, old) for p, old in zip(found, like, strict=True)]
 
 
 def _is_tall(g: Array) -> bool:
     return g.shape[-2] >= g.shape[-1]
+
+
+def _as_it_lies(x: Array) -> Array:
+    return x
+
+
+def _product(form: str, a: Array, b: Array) -> Array:
+    """`jnp.einsum`, each axis of the product sharded as it is in a or b, where types tell."""
+    *letters, out = form.replace("->", ",").split(",")
+    specs = [jax.typeof(x).sharding.spec for x in (a, b)]
+    pairs = [pair for names, spec in zip(letters, specs, strict=True) for pair in zip(names, spec, strict=False)]
+    axes = {name: along for name, along in pairs if along}
+    place = NamedSharding(jax.typeof(a).sharding.mesh, PartitionSpec(*map(axes.get, out))) if axes else None
+    return jnp.einsum(form, a, b, precision="highest", out_sharding=place)  # on a GPU the default has 10 bits
 
 
 def galore(

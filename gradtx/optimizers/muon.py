@@ -83,7 +83,10 @@ class scale_by_muon(GradientTransformation):
     U V^T is found by matrix products alone, `ns_steps` times X <- a X + (b A + c A^2) X with A = X X^T. By the default
     coefficients singular values do not converge to 1: they come quickly between about 0.7 and 1.2, and stay there.
 
-    On one device matrices of one shape are computed together, in one loop; on several, each leaf for itself.
+    On one device matrices of one shape are computed together, in one loop. On several, where types tell how parameters
+    are sharded (on an Explicit mesh, within `sharding.on_mesh`), each device computes some of them, whole: two
+    all-to-alls for each shape, or one gather for replicated ones. Where types do not tell, each leaf is computed for
+    itself. See `linalg.matrices.map_matrices`.
 
     Args:
       ns_coeffs: a, b, c: three numbers; or a triple for each step, which then is as many steps; or the name of such,
@@ -101,7 +104,8 @@ class scale_by_muon(GradientTransformation):
         leaves larger singular values: about a step fewer does. See `linalg.newton_schulz`.
       weight_dimension_numbers: which axes are rows and columns. None: every leaf is a matrix. Or `MuonDimensionNumbers`
         for all leaves, a pytree of them, or a function from the parameters' shapes to one.
-      ns_dtype: in what the products of real matrices are computed; None, float32 or wider. "bfloat16" as in the source.
+      ns_dtype: in what the products of real matrices are computed, and in what these travel between devices; None,
+        float32 or wider. "bfloat16" as in the source.
 
     State: 4 bytes per float32 parameter. Reads: gradients only.
     Raises:
@@ -137,14 +141,13 @@ class scale_by_muon(GradientTransformation):
             mu = ema(mu, g, beta)
             return mean(mu, g), mu
 
-        def orthogonal(x):
-            narrow = x if self.ns_dtype is None or jnp.iscomplexobj(x) else x.astype(self.ns_dtype)
-            return orthogonalized(narrow, triples, self.preconditioning, eps).astype(x.dtype)
+        def orthogonal(x, triples, eps):
+            return orthogonalized(x, triples, self.preconditioning, eps)
 
         means, mu = leafwise.unzip_map(leaf, updates, state.mu, outputs=2)
         axes = all_matrices(self.weight_dimension_numbers, means, self.name)
         leaves, structure = jax.tree.flatten(means)
-        updates = structure.unflatten(map_matrices(orthogonal, leaves, axes))
+        updates = structure.unflatten(map_matrices(orthogonal, leaves, axes, (triples, eps), dtype=self.ns_dtype))
         if self.adaptive:
             updates = leafwise.map(lambda u, m: u * jnp.sum((jnp.conj(m) * u).real), updates, means)
         return updates, MuonState(count, mu)

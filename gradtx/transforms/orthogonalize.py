@@ -41,4 +41,5 @@ def orthogonalize_via_newton_schulz(
         )
     triples: Any = list(coefficients) if coefficients.ndim == 2 else [coefficients] * ns_steps
     named = (0, 1) if dimension_numbers is None else dimension_numbers
-    return map_matrices(lambda x: orthogonalized(x, triples, preconditioning, eps), [x], [axes(x.ndim, *named)])[0]
+    orthogonal = lambda x, triples, eps: orthogonalized(x, triples, preconditioning, eps)
+    return map_matrices(orthogonal, [x], [axes(x.ndim, *named)], (triples, eps))[0]

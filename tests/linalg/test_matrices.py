@@ -76,7 +76,7 @@ def test_each_leaf_is_computed_for_itself_on_several():
 
 
 def test_large_matrices_are_not_stacked_beyond_a_bound(one_device):
-    width = int((MOST / 2) ** 0.5)
+    width = int((MOST / 4 / 2) ** 0.5)  # two of them in float32
     seen = []
     fn = lambda x: seen.append(len(x)) or x
     leaves = [jax.ShapeDtypeStruct((width, width), jnp.float32)] * 5
