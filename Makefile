@@ -5,10 +5,13 @@ RUN     = $(VENV)/bin/python
 # What is installed is remembered by name: the interpreter and the extras. Another interpreter makes .venv anew.
 interpreter := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 
-.PHONY: demo test gallery check bench bench-accelerators clean
+.PHONY: demo multihost test gallery check bench bench-accelerators clean
 
 demo: $(VENV)/installed-$(interpreter)-examples
 	$(RUN) -m examples.train_resnet
+
+multihost: $(VENV)/installed-$(interpreter)-examples
+	$(RUN) -m examples.multihost
 
 gallery: $(VENV)/installed-$(interpreter)-examples
 	$(RUN) -m examples.textbook --out docs/gallery
