@@ -437,6 +437,11 @@ CATALOGUE = {
     "contrib.galore lion": Entry(
         lambda lib: lib.contrib.galore(1e-3, 3, 2, 0.25, lib.scale_by_lion(), 0.01), differs="`galore`"
     ),
+    # methods that send less, of one device
+    "majority_sign": Entry(lambda lib: lib.majority_sign()),
+    "powersgd": Entry(lambda lib: lib.powersgd(2)),
+    "top_k": Entry(lambda lib: lib.top_k(0.3)),
+    "local_updates": Entry(lambda lib: lib.local_updates(lib.adam(1e-2), 2)),
     "clip+adamw": Entry(
         lambda lib: lib.chain(lib.clip_by_global_norm(1.0), lib.adamw(1e-3, weight_decay=0.01)), moves=(44, 0)
     ),

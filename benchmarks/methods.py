@@ -28,6 +28,7 @@ ROOMS = {
     "transforms": "Transforms: one idea each",
     "combine": "Transformations made of transformations",
     "labels": "By groups of parameters",
+    "communication": "Between devices: methods that send less than the gradients",
 }
 
 

@@ -6,6 +6,7 @@ from gradtx import interop as interop
 from gradtx import labels as labels
 from gradtx import losses as losses
 from gradtx import microbatching as microbatching
+from gradtx import parallel as parallel
 from gradtx import perturbations as perturbations
 from gradtx import projections as projections
 from gradtx import schedules as schedules
@@ -73,6 +74,14 @@ from gradtx.combine.stateless import set_to_zero as set_to_zero
 from gradtx.combine.stateless import stateless as stateless
 from gradtx.combine.stateless import stateless_with_tree_map as stateless_with_tree_map
 from gradtx.combine.stateless import with_extra_args_support as with_extra_args_support
+from gradtx.communication.local_updates import LocalUpdatesState as LocalUpdatesState
+from gradtx.communication.local_updates import local_updates as local_updates
+from gradtx.communication.local_updates import synchronized as synchronized
+from gradtx.communication.majority_sign import majority_sign as majority_sign
+from gradtx.communication.powersgd import PowerSGDState as PowerSGDState
+from gradtx.communication.powersgd import powersgd as powersgd
+from gradtx.communication.top_k import TopKState as TopKState
+from gradtx.communication.top_k import top_k as top_k
 from gradtx.core import EmptyState as EmptyState
 from gradtx.core import GradientTransformation as GradientTransformation
 from gradtx.core import GradientTransformationExtraArgs as GradientTransformationExtraArgs

@@ -185,7 +185,7 @@ def low_ends(tx):
         x, interval = getattr(tx, field.name), field.metadata.get("interval")
         if interval is None and not field.metadata.get("static"):
             found += low_ends(x)
-        elif isinstance(x, float):
+        elif isinstance(x, float) and interval is not None:
             found.append(interval.low if interval.low in interval and np.isfinite(interval.low) else np.nan)
     return found
 

@@ -9,7 +9,9 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from gradtx import leafwise
+from gradtx.calls import given_what_it_names
 from gradtx.clock import as_float, start, tick, time
+from gradtx.collectives import Axis, as_axis, names, total
 from gradtx.combine.branch import update_if
 from gradtx.core import GradientTransformation, Params, State, Updates, as_transformation, transformation
 from gradtx.placement import differing_like
@@ -24,25 +26,32 @@ class ShouldSkipUpdateFunction(Protocol):
         ...
 
 
-def skip_not_finite(updates: Updates, gradient_step: Array, params: Params | None) -> tuple[Array, Any]:
-    """Leaves out micro-batches whose gradients hold NaN or an infinity. Reports whether, and how many entries."""
+def skip_not_finite(
+    updates: Updates, gradient_step: Array, params: Params | None, axis: Axis = None
+) -> tuple[Array, Any]:
+    """Leaves out micro-batches whose gradients hold NaN or an infinity. Reports whether, and how many entries.
+
+    Args:
+      axis: the manual axis, or several, along which devices decide together: `MultiSteps` gives its own.
+    """
     del gradient_step, params
     counts = [jnp.sum(~jnp.isfinite(g)) for g in jax.tree.leaves(updates)]
-    number = jnp.sum(jnp.stack(counts)) if counts else jnp.zeros((), jnp.int32)
+    number = total(jnp.sum(jnp.stack(counts)) if counts else jnp.zeros((), jnp.int32), axis)
     return number > 0, {"should_skip": number > 0, "num_not_finite": number}
 
 
 def skip_large_updates(
-    updates: Updates, gradient_step: Array, params: Params | None, max_squared_norm: float
+    updates: Updates, gradient_step: Array, params: Params | None, max_squared_norm: float, axis: Axis = None
 ) -> tuple[Array, Any]:
     """Leaves out micro-batches whose gradients have a squared norm of at least a bound, or NaN. Reports whether, and
     it.
 
     Args:
       max_squared_norm: the bound; give it by `functools.partial`.
+      axis: as in `skip_not_finite`; the norm is then of whole leaves.
     """
     del gradient_step, params
-    square = jnp.square(leafwise.norm(updates))
+    square = jnp.square(leafwise.norm(updates, axis=axis))
     should_skip = ~(square < max_squared_norm)  # NaN is skipped
     return should_skip, {"should_skip": should_skip, "norm_squared": square}
 
@@ -90,6 +99,8 @@ class MultiSteps(GradientTransformation):
         gradients' mean is then by weight, and of the same weights is that of `value=`, where it is given; `grad=` is
         these gradients. So k unequal micro-batches make one full batch, for methods that read the loss too. A
         `value_fn` must be of the full batch already.
+      axis: the manual axis (of `jax.shard_map`, `jax.pmap`), or several, along which devices hold parts of one set of
+        gradients, and decide as one what is left out: it is given to a `should_skip_update_fn` that names it.
 
     State: 8 bytes, 4 per float32 parameter, and the inner one's; 8 more if weighted. Reads: what the inner one reads.
     Differs from Optax: it is a transformation itself. The inner one does not run at every call, and the accumulated
@@ -102,6 +113,7 @@ class MultiSteps(GradientTransformation):
     should_skip_update_fn: Callable | None = static(default=None)
     accumulator_dtype: DTypeLike | None = storage_dtype(default=jnp.float32)
     weighted: bool = flag(default=False, kw_only=True)
+    axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
     def init(self, params):
         inner = self.opt.bare_init(params)
@@ -112,14 +124,16 @@ class MultiSteps(GradientTransformation):
         grads = leafwise.zeros(params, self.accumulator_dtype)
         accumulated = (grads, jnp.zeros((), float), jnp.zeros((), float)) if self.weighted else grads
         state = MultiStepsState(start(), start(), inner, accumulated, skip_state)
-        return differing_like(state, params)
+        return differing_like(state, params, but=names(self.axis))
 
     def update(self, updates, state, params=None, **extra):
         k: Any = self.every_k_schedule
         k = k(state.gradient_step) if callable(k) else k
         skip, skip_state = jnp.array(False), state.skip_state
         if self.should_skip_update_fn is not None:
-            skip, skip_state = self.should_skip_update_fn(updates, state.gradient_step, params)
+            together = {} if self.axis is None else {"axis": self.axis}
+            should_skip = given_what_it_names(self.should_skip_update_fn)
+            skip, skip_state = should_skip(updates, state.gradient_step, params, **together)
         accumulated, grads, extra = self._accumulated(updates, state, extra)
         emit = (state.mini_step >= k - 1) & ~skip
 
@@ -127,8 +141,7 @@ class MultiSteps(GradientTransformation):
             with time(state.gradient_step):
                 return self.opt.bare_update(grads, state.inner_opt_state, params, **extra)
 
-        nothing = jax.tree.map(jnp.zeros_like, updates)
-        outgoing, inner = update_if(emit, make, nothing, state.inner_opt_state)
+        outgoing, inner = update_if(emit, make, None, state.inner_opt_state)
         chosen = lambda old, new: jnp.where(skip, old, jnp.where(emit, jnp.zeros_like(new), new))
         return outgoing, MultiStepsState(
             mini_step=chosen(state.mini_step, tick(state.mini_step)),

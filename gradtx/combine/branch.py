@@ -4,16 +4,21 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from gradtx import leafwise
 from gradtx.combine.record import is_heard, listening, repeat
 from gradtx.core import State, Updates
-from gradtx.placement import differing_like
+from gradtx.placement import differing_like, laid_like
 
 
 def update_if(
-    condition: Array, update: Callable[[], tuple], instead: Updates, state: State, otherwise: Callable | None = None
+    condition: Array,
+    update: Callable[[], tuple],
+    instead: Updates | None,
+    state: State,
+    otherwise: Callable | None = None,
 ) -> tuple:
     """What `update()` returns where the condition holds, else `instead` and the state as it was, or `otherwise()`.
 
@@ -23,6 +28,7 @@ def update_if(
     Args:
       condition: bool scalar.
       update: returns updates and a state like `instead` and `state`.
+      instead: None, zeros like the updates that are made.
       otherwise: does, too; what is recorded in it is not heard.
     """
     heard, about = is_heard(), []  # of what is recorded in the branch: all but the values, which come out of it
@@ -31,13 +37,17 @@ def update_if(
         with listening() if heard else nullcontext([]) as said:
             outgoing, new_state = update()
         about[:] = said
-        outgoing, new_state = leafwise.cast_like(outgoing, instead), leafwise.cast_like(new_state, state)
-        return differing_like((outgoing, new_state, [x.value for x in said]), condition)
+        strong = leafwise.strong(leafwise.widen(outgoing))
+        outgoing = strong if instead is None else leafwise.cast_like(outgoing, instead)
+        return differing_like((outgoing, leafwise.cast_like(new_state, state), [x.value for x in said]), condition)
 
     def not_made():
-        nothing = leafwise.zeros(jax.eval_shape(made)[2])
+        types = jax.eval_shape(made)
+        nothing = leafwise.zeros(types[2])
         if otherwise is None:
-            return differing_like((instead, state, nothing), condition)
+            zeros = lambda x: laid_like(jnp.zeros_like(x), x)
+            kept = jax.tree.map(zeros, types[0]) if instead is None else instead
+            return differing_like((kept, state, nothing), condition)
         outgoing, new_state = otherwise()
         outgoing, new_state = leafwise.cast_like(outgoing, instead), leafwise.cast_like(new_state, state)
         return differing_like((outgoing, new_state, nothing), condition)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -88,8 +87,7 @@ class conditionally_mask(GradientTransformation):
         return self.inner.eval_params(state.inner_state, params)
 
     def update(self, updates, state, params=None, **extra):
-        nothing = jax.tree.map(jnp.zeros_like, updates)
-        outgoing, inner_state = _made(self, updates, state, params, nothing, extra)
+        outgoing, inner_state = _made(self, updates, state, params, None, extra)
         return outgoing, ConditionallyMaskState(tick(state.step), inner_state)
 
 

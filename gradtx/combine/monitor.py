@@ -11,14 +11,15 @@ from jax import Array
 
 from gradtx import leafwise, paths
 from gradtx.clock import start, tick
+from gradtx.collectives import Axis, anywhere, as_axis, names
 from gradtx.combine.masking import masked
 from gradtx.combine.measure import measured
 from gradtx.combine.partition import partition
 from gradtx.combine.record import Said, listening
 from gradtx.core import GradientTransformation, Params, State, as_transformation, transformation
-from gradtx.moments import again, length, sums_of_squares
+from gradtx.moments import again, length, squares_summed
 from gradtx.placement import differing_like
-from gradtx.value import part, state
+from gradtx.value import part, state, static
 
 
 @state
@@ -51,6 +52,7 @@ class monitor(GradientTransformation):
 
     Args:
       inner: a transformation, or a foreign `(init, update)` pair, of which norms and ratios are seen.
+      axis: as in `clip_by_global_norm`: norms and ratios are of whole leaves.
 
     State: 28 bytes, 4 per leaf, and the inner one's. Reads: what the inner one reads; params for the ratios, which
       without them stay 0; gradients, updates and params once more, for their norms. With `adamw` on a CPU a step moves
@@ -60,16 +62,18 @@ class monitor(GradientTransformation):
     """
 
     inner: GradientTransformation = part(convert=as_transformation)
+    axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
-    def __new__(cls, inner: Any = None, measures: Any = None) -> Any:
+    def __new__(cls, inner: Any = None, measures: Any = None, *, axis: Axis = None) -> Any:
         given = inner if measures is None else measures
         return measured(given) if isinstance(given, Mapping) else super().__new__(cls)
 
     def init(self, params):
-        zero = lambda *like: differing_like(jnp.zeros((), jnp.float32), like or params)
+        alike = lambda x, like: differing_like(x, like, but=names(self.axis))
+        zero = lambda *like: alike(jnp.zeros((), jnp.float32), like or params)
         rates: Any = {name: zero() for name in paths.names(params)} if _has_groups(self.inner) else zero()
         ratios = jax.tree.map(zero, paths.plain(params))
-        counts = differing_like((start(), start()), params)
+        counts = alike((start(), start()), params)
         return MonitoredState(start(), rates, zero(), zero(), ratios, *counts, inner=self.inner.bare_init(params))
 
     def eval_params(self, state, params):
@@ -78,13 +82,13 @@ class monitor(GradientTransformation):
     def update(self, updates, state, params=None, **extra):
         with listening() as said:
             outgoing, inner = self.inner.bare_update(updates, state.inner, params, **extra)
-        update_norm, update_ratio = _norm_and_ratios(outgoing, state.update_ratio, params)
+        update_norm, update_ratio = _norm_and_ratios(outgoing, state.update_ratio, params, self.axis)
         like = updates if params is None else params
-        happened = lambda count, name: jnp.where(_happened(said, name), tick(count), count)
+        happened = lambda count, name: jnp.where(anywhere(_happened(said, name), self.axis), tick(count), count)
         return outgoing, MonitoredState(
             count=tick(state.count),
-            learning_rate=differing_like(_rates(said, state.learning_rate, like), like),
-            gradient_norm=leafwise.norm(jax.tree.map(lambda g: again(g)[0], updates)),
+            learning_rate=differing_like(_rates(said, state.learning_rate, like), like, but=names(self.axis)),
+            gradient_norm=leafwise.norm(jax.tree.map(lambda g: again(g)[0], updates), axis=self.axis),
             update_norm=update_norm,
             update_ratio=update_ratio,
             clipped=happened(state.clipped, "clipped"),
@@ -149,12 +153,12 @@ def _happened(said: list[Said], name: str) -> Array:
     return functools.reduce(jnp.logical_or, [x.value for x in said if x.name == name], jnp.array(False))
 
 
-def _norm_and_ratios(updates: Any, ratios: Any, params: Any) -> tuple[Array, Any]:
+def _norm_and_ratios(updates: Any, ratios: Any, params: Any, axis: Axis) -> tuple[Array, Any]:
     if params is None:
-        return leafwise.norm(updates), ratios
+        return leafwise.norm(updates, axis=axis), ratios
 
     def leaf(u, _, p):
-        u_square, p_square = sums_of_squares((u, p))
+        u_square, p_square = yield from squares_summed((u, p), axis=axis)
         return u_square, jnp.where(p_square == 0, 0, length(u_square / jnp.where(p_square == 0, 1, p_square)))
 
     squares, ratios = leafwise.unzip_map(leaf, updates, ratios, params, outputs=2)
