@@ -71,15 +71,19 @@ def on_one_device(tx: Any, steps: int = 3) -> Any:
     return params
 
 
-def on_a_mesh(tx: Any, layout: str, axis_type: AxisType, steps: int = 3) -> tuple[Any, Any]:
-    """The parameters and the state after some steps; each lies as it lay before, and the step was compiled once."""
+def places_of(layout: str, axis_type: AxisType) -> tuple[Any, Any]:
+    """Where the parameters lie, and where their moments shall."""
     sizes, specs, axis = LAYOUTS[layout]
     mesh = jax.make_mesh(tuple(sizes.values()), tuple(sizes), (axis_type,) * len(sizes))
-    structure = jax.tree.structure(tree(0))
-    shardings = structure.unflatten([NamedSharding(mesh, spec) for spec in specs])
+    shardings = jax.tree.structure(tree(0)).unflatten([NamedSharding(mesh, spec) for spec in specs])
+    return shardings, shardings if axis is None else sharding.zero(tree(0), shardings, axis)
+
+
+def on_a_mesh(tx: Any, layout: str, axis_type: AxisType, steps: int = 3) -> tuple[Any, Any]:
+    """The parameters and the state after some steps; each lies as it lay before, and the step was compiled once."""
+    shardings, virtual = places_of(layout, axis_type)
     put = lambda x: jax.device_put(x, shardings)
     params = put(tree(0))
-    virtual = shardings if axis is None else sharding.zero(params, shardings, axis)
     tx = sharding.on_mesh(tx, virtual)
     places = sharding.state_shardings(tx, params)
     state = sharding.init_sharded(tx, params)
