@@ -9,6 +9,7 @@ from jax import Array
 
 from gradtx import leafwise, moments
 from gradtx.placement import differing_like
+from gradtx.reductions import crosses_devices, summed
 from gradtx.value import known
 
 
@@ -30,7 +31,12 @@ def scalar(params: Any, value: Any) -> Array:
 def sums(fn: Callable, tree: Any, *rest: Any) -> list[Array]:
     """For each leaf of `tree`, the sum of all entries of what a real formula makes of it and its counterparts."""
     columns = [jax.tree.leaves(leafwise.choose(lambda _, x: x, tree, other)) for other in (tree, *rest)]
-    return leafwise.alike(lambda *xs: jnp.sum(fn(*xs)), list(zip(*columns, strict=True)))
+
+    def leaf(*xs):
+        (entries,) = yield from summed((fn(*xs), None))
+        return entries
+
+    return leafwise.alike(leaf, list(zip(*columns, strict=True)))
 
 
 def total(sums: list[Array]) -> Array:
@@ -48,7 +54,14 @@ def totals(outputs: int, fn: Callable, tree: Any, *rest: Any) -> list[Array]:
     counterparts: of all in one pass over memory.
     """
     columns = [jax.tree.leaves(leafwise.choose(lambda _, x: x, tree, other)) for other in (tree, *rest)]
-    found = leafwise.alike(lambda *xs: moments.sums(*fn(*xs)), list(zip(*columns, strict=True)))
+
+    def leaf(*xs):
+        entries = fn(*xs)
+        if any(map(crosses_devices, entries)):
+            return (yield from summed(*((x, None) for x in entries)))
+        return moments.sums(*entries)
+
+    found = leafwise.alike(leaf, list(zip(*columns, strict=True)))
     return [total([sums[i] for sums in found]) for i in range(outputs)]
 
 

@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from gradtx import collectives
+from gradtx.collectives import Axis
 from gradtx.formulas import alike, in_tuple
 from gradtx.moments import length, squares_summed
 from gradtx.paths import MismatchError, aligned, is_none, shown, unflatten
 from gradtx.placement import on_one_device
-from gradtx.reductions import Asking, crosses_devices, summed
+from gradtx.reductions import Asking, occurs
 
 SMALL = 2**14  # entries up to which leaves of one shape are reduced together, ...
 BUNDLE = 16  # ... this many at a time
@@ -50,18 +52,18 @@ def choose(fn: Callable, tree: Any, *rest: Any) -> Any:
     return unflatten(structure, [None if row[0] is None else fn(*row) for row in rows], tree)
 
 
-def anywhere(predicate: Callable, *trees: Any) -> Array:
-    """Whether a predicate of entries, of which each tree gives one, holds for any entry of any leaf."""
+def anywhere(predicate: Callable, *trees: Any, axis: Axis = None) -> Array:
+    """Whether a predicate of entries, of which each tree gives one, holds for any entry of any leaf.
 
-    def found_in(*xs):
-        holds = predicate(*xs)
-        if not crosses_devices(holds):
-            return jnp.any(holds)
-        (number,) = yield from summed((holds.astype(jnp.float32), None))  # a large integer would turn negative
-        return number > 0
+    Args:
+      axis: the manual axis along which it may be on any device.
+    """
 
-    found = alike(found_in, list(zip(*[jax.tree.leaves(tree) for tree in trees], strict=True)))
-    return jnp.any(jnp.stack(found)) if found else jnp.array(False)
+    def leaf(*xs):
+        return (yield from occurs(predicate(*xs)))
+
+    found = alike(leaf, list(zip(*[jax.tree.leaves(tree) for tree in trees], strict=True)))
+    return collectives.anywhere(jnp.any(jnp.stack(found)), axis) if found else jnp.array(False)
 
 
 def _rows(tree: Any, rest: tuple) -> tuple[list, list[tuple]]:
@@ -170,13 +172,16 @@ def full(tree: Any, fill: Any, dtype: Any = None, *, real: bool = False) -> Any:
 # Norms
 
 
-def norm(tree: Any) -> Array:
+def norm(tree: Any, *, axis: Axis = None) -> Array:
     """The L2 norm of all leaves together, in float32 or wider: one reduction per leaf, and one of all their sums."""
-    return joint_norm(squares(tree))
+    return joint_norm(squares(tree, axis=axis))
 
 
-def squares(tree: Any) -> list[Array]:
+def squares(tree: Any, *, axis: Axis = None) -> list[Array]:
     """The sum of |x|^2 over each leaf, in float32 or wider, in the order of the leaves.
+
+    Args:
+      axis: the manual axis along which devices hold parts of the leaves.
 
     On one device small leaves of one shape are reduced by the dozen. On several they may be sharded in different ways.
     """
@@ -188,7 +193,7 @@ def squares(tree: Any) -> list[Array]:
     bundles = [group[i : i + BUNDLE] for group in groups.values() for i in range(0, len(group), BUNDLE)]
     found = alike(_squares, [tuple(leaves[i] for i in bundle) for bundle in bundles])
     by_place = {i: x for bundle, xs in zip(bundles, found, strict=True) for i, x in zip(bundle, xs, strict=True)}
-    return [by_place[i] for i in range(len(leaves))]
+    return collectives.totals([by_place[i] for i in range(len(leaves))], axis)
 
 
 def joint_norm(squares: list[Array], *, skip_nan: bool = False) -> Array:

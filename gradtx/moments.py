@@ -12,7 +12,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from gradtx.clock import as_float
+from gradtx.collectives import Axis, parts_along, size, total
 from gradtx.placement import on_one_device
+from gradtx.reductions import Asking, crosses_devices, summed
 
 LONG = 2**14  # entries beyond which adding float32 numbers one after another is too coarse
 
@@ -91,6 +93,19 @@ def shrinkage(size: Array, bound: ArrayLike) -> Array:
     """
     within = size <= bound
     return jnp.where(within, 1, jnp.where(jnp.isnan(size), 0, bound / jnp.where(within, 1, size)))
+
+
+def squares_summed(xs: tuple[Array, ...], skip_nan: bool = False, axis: Axis = None) -> Asking[tuple[Array, ...]]:
+    """Within a formula, `yield from`: the `sums_of_squares`, across devices together with those of the other leaves.
+
+    Args:
+      axis: the manual axis along which devices hold parts of the arrays.
+    """
+    if not any(map(crosses_devices, xs)):
+        return tuple(total(x, axis) for x in sums_of_squares(xs, skip_nan))
+    known = [jnp.where(jnp.isnan(x), 0, x) for x in xs] if skip_nan else xs
+    sums = yield from summed(*((abs_sq(x), None) for x in known))
+    return tuple(total(x, axis) for x in sums)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -172,6 +187,12 @@ def mean_square(x: Array) -> Array:
     return jnp.sum(abs_sq(x)) * (1 / max(x.size, 1))
 
 
-def rms(x: Array) -> Array:
-    """The `root` of the mean square over all entries, a scalar."""
-    return root(mean_square(x))
+def rms(x: Array, axis: Axis = None) -> Asking[Array]:
+    """Within a formula, `yield from`: the `root` of the mean square over all entries, a scalar."""
+    (square,) = yield from squares_summed((x,), axis=axis)
+    return root(square * (1 / max(whole_size(x, axis), 1)))
+
+
+def whole_size(x: Array, axis: Axis) -> int:
+    """How many entries an array has of which each device along a manual axis holds a part."""
+    return x.size * size(parts_along(x, axis))

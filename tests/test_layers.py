@@ -7,7 +7,8 @@ from pathlib import Path
 
 LAYERS = (
     {"calls", "interval", "namespace", "paths", "placement", "types"},
-    {"linalg", "value"},
+    {"collectives", "reductions"},
+    {"formulas", "linalg", "value"},
     {"clock", "keys"},
     {"moments"},
     {"leafwise"},
@@ -16,13 +17,14 @@ LAYERS = (
     {"combine"},
     {"transforms"},
     {"optimizers"},
-    {"aggregating", "driver", "interop", "labels", "microbatching", "projections", "second_order", "tree", "tuning"},
+    {"aggregating", "driver", "interop", "labels", "microbatching", "projections", "second_order", "tree", "tuning"}
+    | {"communication", "parallel", "sharding"},
     {"assignment", "contrib", "experimental", "perturbations", "tree_utils"},  # other names' places, as Optax has them
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # folders whose files import each other
 FOLDERS = {"combine", "interop", "labels", "losses", "optimizers", "schedules", "transforms", "tree", "tuning"}
-FOLDERS |= {"aggregating", "linalg", "microbatching"}
+FOLDERS |= {"aggregating", "linalg", "microbatching", "parallel", "sharding"}
 ROOT = Path(__file__).parents[1] / "gradtx"
 
 

@@ -13,6 +13,7 @@ from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, again, ema, root
 from gradtx.placement import zeros_of_axes
+from gradtx.reductions import crosses_devices, summed
 from gradtx.transforms.clipping import clip_by_block_rms
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import ema as moving_average
@@ -89,10 +90,15 @@ class scale_by_factored_rms(GradientTransformation):
                 return g / root(v), None, None, v
             rows, cols = dims
             (g_again,) = again(g)
-            v_row = ema(v_row, jnp.mean(abs_sq(g), axis=cols) + epsilon, decay)
-            v_col = ema(v_col, jnp.mean(abs_sq(g_again), axis=rows) + epsilon, decay)
+            over_cols, over_rows = yield from summed((abs_sq(g), cols), (abs_sq(g_again), rows))
+            v_row = ema(v_row, over_cols / g.shape[cols] + epsilon, decay)
+            v_col = ema(v_col, over_rows / g.shape[rows] + epsilon, decay)
             row, col = jnp.expand_dims(v_row, cols), jnp.expand_dims(v_col, rows)
-            return g * (1 / root(row)) * (root(jnp.mean(row, axis=rows, keepdims=True)) / root(col)), v_row, v_col, None
+            # mean(row) = mean(col): of the one that is whole on every device, if one is
+            means, axis = (col, cols) if crosses_devices(row, rows) else (row, rows)
+            (total,) = yield from summed((means, axis))
+            mean = jnp.expand_dims(total / means.shape[axis], axis)
+            return g * (1 / root(row)) * (root(mean) / root(col)), v_row, v_col, None
 
         updates, *moments = leafwise.unzip_map(leaf, updates, state.v_row, state.v_col, state.v, outputs=4)
         return updates, FactoredState(tick(state.count), *moments)

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from gradtx import geometry, leafwise
 from gradtx.clock import Hyperparameter, at, now, start
 from gradtx.core import GradientTransformation, Params, require_params, transformation
-from gradtx.moments import length, root, sums_of_squares
+from gradtx.moments import length, root, squares_summed
 from gradtx.paths import plain
 from gradtx.value import number, state, storage_dtype
 
@@ -66,7 +66,8 @@ class scale_by_distance_over_gradients(GradientTransformation):
         eps, scale = at(now(), self.eps, self.global_scale)
 
         def leaf(g, r, total, p0, p):
-            square, distance = (jnp.where(jnp.isnan(x), 0, x) for x in sums_of_squares((g, p - p0)))
+            squares = yield from squares_summed((g, p - p0))
+            square, distance = (jnp.where(jnp.isnan(x), 0, x) for x in squares)
             r, total = jnp.maximum(r, length(distance)), total + square
             return g * (scale * r / root(total + eps)), r, total, p0
 

@@ -4,10 +4,11 @@ import jax.numpy as jnp
 
 from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
+from gradtx.collectives import Axis, as_axis
 from gradtx.combine.record import record
 from gradtx.core import GradientTransformation, require_params, transformation
 from gradtx.transforms.normalize import trust_ratio
-from gradtx.value import number
+from gradtx.value import number, static
 
 
 @transformation
@@ -22,6 +23,7 @@ class fromage(GradientTransformation):
       learning_rate: each leaf's step as a fraction of its norm; any finite number.
       min_norm: norms below it count as it, in units of the parameters and of the gradient. Not negative. At 0 a leaf of
         norm 0, or with a gradient of norm 0, takes the plain step, learning_rate g.
+      axis: as in `clip_by_global_norm`.
 
     State: the time. Reads: params; both trees once more, for the norms.
     Source: Bernstein, Vahdat, Yue, Liu, On the distance between two neural networks and the stability of learning,
@@ -30,6 +32,7 @@ class fromage(GradientTransformation):
 
     learning_rate: Hyperparameter = number()
     min_norm: Hyperparameter = number(default=1e-6, within="[0, inf)")
+    axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
     def update(self, updates, state, params=None, **extra):
         params = require_params(params, self)
@@ -39,7 +42,7 @@ class fromage(GradientTransformation):
         record(extra, learning_rate=lambda: jnp.asarray(step))
 
         def leaf(g, p):
-            size = step * trust_ratio(g, p, 1.0, min_norm)
+            size = step * (yield from trust_ratio(g, p, 1.0, min_norm, axis=self.axis))
             return loss * p - size * (jnp.conj(g) if jnp.iscomplexobj(g) else g)
 
         return leafwise.map(leaf, updates, params), ClockState(tick(state.count))

@@ -4,6 +4,7 @@ from typing import Any
 
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, tick
+from gradtx.collectives import Axis, as_axis
 from gradtx.combine.chain import chain
 from gradtx.combine.masking import as_mask, chosen
 from gradtx.core import GradientTransformation, require_params, transformation
@@ -31,6 +32,7 @@ class scale_by_lamb(GradientTransformation):
       b1, b2, eps, eps_root: as in `scale_by_adam`.
       weight_decay: per update, in units of r per unit of parameter. Not negative.
       mask: which leaves decay; see `add_decayed_weights`.
+      axis: as in `clip_by_global_norm`.
 
     State: 8 bytes per float32 parameter, a `ScaleByAdamState`. Reads: params.
     Source: You et al., Large batch optimization for deep learning, ICLR 2020, Algorithm 2 (arXiv:1904.00962), phi being
@@ -43,6 +45,7 @@ class scale_by_lamb(GradientTransformation):
     eps_root: Hyperparameter = number(default=0.0, within="[0, inf)")
     weight_decay: Hyperparameter = number(default=0.0, within="[0, inf)")
     mask: Any = static(default=None, convert=as_mask)
+    axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
     def init(self, params):
         return scale_by_adam().bare_init(params)
@@ -59,7 +62,8 @@ class scale_by_lamb(GradientTransformation):
                 return decayed(r, p, decay) if decays else r
 
             mu, nu = ema(mu, g, b1), ema(nu, abs_sq(g), b2)
-            return direction(mu, nu, p) * trust_ratio(direction(*again(mu, nu, p)), p), mu, nu
+            ratio = yield from trust_ratio(direction(*again(mu, nu, p)), p, axis=self.axis)
+            return direction(mu, nu, p) * ratio, mu, nu
 
         decays = chosen(self.mask, params, self.name)
         updates, mu, nu = leafwise.unzip_map(leaf, updates, state.mu, state.nu, params, decays, outputs=3)
@@ -74,6 +78,8 @@ def lamb(
     eps_root: Hyperparameter = 0.0,
     weight_decay: Hyperparameter = 0.0,
     mask: Any = None,
+    *,
+    axis: Axis = None,
 ) -> GradientTransformation:
     """LAMB: AdamW's direction, scaled leaf by leaf to the parameter's norm. Other arguments: `scale_by_lamb`.
 
@@ -82,4 +88,5 @@ def lamb(
     Args:
       learning_rate: each leaf's step as a fraction of the leaf's norm.
     """
-    return chain(scale_by_lamb(b1, b2, eps, eps_root, weight_decay, mask), scale_by_learning_rate(learning_rate))
+    direction = scale_by_lamb(b1, b2, eps, eps_root, weight_decay, mask, axis=axis)
+    return chain(direction, scale_by_learning_rate(learning_rate))

@@ -4,6 +4,7 @@ from typing import Any
 
 from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
+from gradtx.collectives import Axis, as_axis
 from gradtx.combine.chain import chain
 from gradtx.combine.masking import as_mask, chosen
 from gradtx.core import GradientTransformation, require_params, transformation
@@ -31,6 +32,7 @@ class scale_by_lars(GradientTransformation):
       trust_coefficient: each leaf's step as a fraction of the leaf's norm. Positive.
       eps: added to the norm of r. Not negative.
       trust_ratio_mask: which leaves are scaled.
+      axis: as in `clip_by_global_norm`.
 
     State: the time. Reads: params.
     Source: You, Gitman, Ginsburg, Large batch training of convolutional networks, 2017, Algorithm 1 (arXiv:1708.03888).
@@ -42,6 +44,7 @@ class scale_by_lars(GradientTransformation):
     trust_coefficient: Hyperparameter = number(default=0.001, within="(0, inf)")
     eps: Hyperparameter = number(default=0.0, within="[0, inf)")
     trust_ratio_mask: Any = static(default=True, convert=as_mask)
+    axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
     def update(self, updates, state, params=None, **extra):
         params = require_params(params, self)
@@ -51,8 +54,10 @@ class scale_by_lars(GradientTransformation):
             def direction(g, p):
                 return decayed(g, p, decay) if decays else g
 
-            r = direction(g, p)
-            return r * trust_ratio(direction(*again(g, p)), p, coefficient, eps=eps) if is_scaled else r
+            if not is_scaled:
+                return direction(g, p)
+            ratio = yield from trust_ratio(direction(*again(g, p)), p, coefficient, eps=eps, axis=self.axis)
+            return direction(g, p) * ratio
 
         decays, is_scaled = (chosen(m, params, self.name) for m in (self.weight_decay_mask, self.trust_ratio_mask))
         return leafwise.map(leaf, updates, params, decays, is_scaled), ClockState(tick(state.count))
@@ -67,6 +72,8 @@ def lars(
     trust_ratio_mask: Any = True,
     momentum: Hyperparameter = 0.9,
     nesterov: bool = False,
+    *,
+    axis: Axis = None,
 ) -> GradientTransformation:
     """LARS: SGD with momentum whose gradient is scaled leaf by leaf to a fraction of the parameter's norm.
 
@@ -75,15 +82,15 @@ def lars(
 
     Args:
       learning_rate: multiplies each leaf's step before the momentum.
-      weight_decay, weight_decay_mask, trust_coefficient, eps, trust_ratio_mask: as in `scale_by_lars`. Usually neither
-        mask holds biases and norms.
+      weight_decay, weight_decay_mask, trust_coefficient, eps, trust_ratio_mask, axis: as in `scale_by_lars`. Usually
+        neither mask holds biases and norms.
       momentum: in [0, 1).
       nesterov: look one step ahead.
 
     State: 4 bytes per float32 parameter. Reads: params.
     """
     return chain(
-        scale_by_lars(weight_decay, weight_decay_mask, trust_coefficient, eps, trust_ratio_mask),
+        scale_by_lars(weight_decay, weight_decay_mask, trust_coefficient, eps, trust_ratio_mask, axis=axis),
         scale_by_learning_rate(learning_rate),
         trace(momentum, nesterov),
     )

@@ -10,7 +10,7 @@ from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, require_params, transformation
-from gradtx.moments import abs_sq, ema, root
+from gradtx.moments import ema, root, squares_summed
 from gradtx.paths import plain
 from gradtx.transforms.decay import decayed
 from gradtx.transforms.scale import scale_by_learning_rate
@@ -64,7 +64,8 @@ class scale_by_novograd(GradientTransformation):
         memory = jnp.where(state.count == 0, 0, b2)
 
         def leaf(g, mu, nu, p):
-            nu = ema(nu, jnp.sum(abs_sq(g)), memory)
+            (square,) = yield from squares_summed((g,))
+            nu = ema(nu, square, memory)
             mu = b1 * mu + decayed(g * (1 / (root(nu + eps_root) + eps)), p, decay)
             return mu, mu, nu
 

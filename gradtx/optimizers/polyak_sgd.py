@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, as_float, at, tick
+from gradtx.collectives import Axis, as_axis
 from gradtx.combine.chain import chain
 from gradtx.combine.record import record
 from gradtx.core import GradientTransformation, transformation
@@ -28,6 +29,7 @@ class scale_by_polyak(GradientTransformation):
       max_learning_rate: bound of the rate. Not negative; infinity for none.
       eps: added to |g|^2, in squared units of the gradient. Not negative.
       variant: "sps"; or "sps+", where a value below `f_min` gives rate 0 instead of a step uphill.
+      axis: as in `clip_by_global_norm`; the value is then that of all devices, such as their mean.
 
     State: the time. Reads: updates, every leaf once more, for the norm; `value=`, the loss that the gradients are of.
     Source: Loizou, Vaswani, Laradji, Lacoste-Julien, Stochastic Polyak step-size for SGD, AISTATS 2021, equation 3
@@ -38,12 +40,13 @@ class scale_by_polyak(GradientTransformation):
     max_learning_rate: Hyperparameter = number(default=1.0, within="[0, inf]")
     eps: Hyperparameter = number(default=0.0, within="[0, inf)")
     variant: str = static(default="sps", one_of=("sps", "sps+"))
+    axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
     def update(self, updates, state, params=None, *, value: Any = None, **extra):
         if value is None:
             raise TypeError(f"`{self.name}` reads the loss: call `update(updates, state, params, value=loss)`.")
         f_min, most, eps = at(state.count, self.f_min, self.max_learning_rate, self.eps)
-        square = jnp.square(leafwise.norm(updates)) + eps
+        square = jnp.square(leafwise.norm(updates, axis=self.axis)) + eps
         gap = leafwise.widen(as_float(value)).astype(square.dtype) - f_min
         gap = jnp.maximum(gap, 0) if self.variant == "sps+" else gap
         flat = square <= jnp.finfo(float).eps
@@ -60,6 +63,8 @@ def polyak_sgd(
     f_min: Hyperparameter = 0.0,
     eps: Hyperparameter = 0.0,
     variant: str = "sps",
+    *,
+    axis: Axis = None,
 ) -> GradientTransformation:
     """SGD whose learning rate comes from the loss: needs `value=`. Other arguments: `scale_by_polyak`.
 
@@ -70,5 +75,5 @@ def polyak_sgd(
     Args:
       scaling: multiplies the gradient first; the rate is made of what comes of it. A number or a schedule.
     """
-    core = scale_by_polyak(f_min, max_learning_rate, eps, variant)
+    core = scale_by_polyak(f_min, max_learning_rate, eps, variant, axis=axis)
     return chain(scale_by_learning_rate(scaling), core)

@@ -9,10 +9,12 @@ from jax.typing import ArrayLike
 
 from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
+from gradtx.collectives import Axis, as_axis, total
 from gradtx.combine.record import record
 from gradtx.core import EmptyState, GradientTransformation, Params, Updates, require_params, transformation
 from gradtx.moments import abs_sq, by_parts, length, rms, shrinkage
 from gradtx.paths import plain
+from gradtx.reductions import occurs
 from gradtx.value import number, state, static
 
 ClipState = ClipByGlobalNormState = AdaptiveGradClipState = EmptyState  # Optax's names
@@ -47,6 +49,9 @@ class clip_by_global_norm(GradientTransformation):
 
     Args:
       max_norm: in units of the updates, at least 0; infinity clips nothing.
+      axis: the manual axis (of `jax.shard_map`, `jax.pmap`), or several, along which devices hold parts of the leaves:
+        norms are then of the whole leaves, and what does not vary along it counts once. With `check_vma=False`, and
+        under `jax.pmap`, types do not tell what varies: there every leaf counts as a part. None: a device's own.
 
     State: the time. Reads: updates only; every leaf once more, for the norm.
     Source: Pascanu, Mikolov, Bengio, On the difficulty of training recurrent neural networks, ICML 2013, Algorithm 1.
@@ -55,10 +60,11 @@ class clip_by_global_norm(GradientTransformation):
     """
 
     max_norm: Hyperparameter = number(within="[0, inf]")
+    axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
     def update(self, updates, state, params=None, **extra):
         (max_norm,) = at(state.count, self.max_norm)
-        squares = leafwise.squares(updates)
+        squares = leafwise.squares(updates, axis=self.axis)
         factor = shrinkage(leafwise.joint_norm(squares, skip_nan=True), max_norm)
         record(extra, clipped=lambda: factor < 1)
         factor, squares = jax.lax.optimization_barrier((factor, squares))  # or XLA computes them anew for every leaf
@@ -75,20 +81,22 @@ class clip_by_block_rms(GradientTransformation):
 
     Args:
       threshold: in units of the updates, at least 0; infinity clips nothing.
+      axis: as in `clip_by_global_norm`.
 
     State: the time. Reads: updates only.
     Source: Shazeer, Stern, Adafactor, ICML 2018, section 6 (arXiv:1804.04235). NaN as in `clip_by_global_norm`.
     """
 
     threshold: Hyperparameter = number(within="[0, inf]")
+    axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
     def update(self, updates, state, params=None, **extra):
         (threshold,) = at(state.count, self.threshold)
 
         def leaf(g):
-            return g * shrinkage(rms(g), threshold)
+            return g * shrinkage((yield from rms(g, self.axis)), threshold)
 
-        return _recorded(extra, updates, leafwise.map(leaf, updates)), ClockState(tick(state.count))
+        return _recorded(extra, updates, leafwise.map(leaf, updates), self.axis), ClockState(tick(state.count))
 
 
 def _as_axes(owner: str, name: str, axis: Any) -> int | tuple[int, ...] | None:
@@ -111,6 +119,9 @@ class adaptive_grad_clip(GradientTransformation):
       clipping: the largest |g| / |p|. Not negative; the paper has 0.01 for large batches.
       eps: norms of parameters below it count as it, so that parameters that start at zero move. Not negative.
       axis: the axes over which norms are taken, of every leaf. None: by rank, see `unitwise_norm`.
+      mesh_axis: the manual axis, or several, along which devices hold parts of each unit: leaves are split along
+        dimensions over which norms are taken. Else as `axis` of `clip_by_global_norm`. None: units are a device's own,
+        also where leaves are split along their other dimensions.
 
     State: the time. Reads: params; both trees once more, for the norms.
     Raises:
@@ -123,16 +134,17 @@ class adaptive_grad_clip(GradientTransformation):
     clipping: Hyperparameter = number(within="[0, inf)")
     eps: Hyperparameter = number(default=1e-3, within="[0, inf)")
     axis: int | tuple[int, ...] | None = static(default=None, convert=_as_axes)
+    mesh_axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
     def update(self, updates, state, params=None, **extra):
         clipping, eps = at(state.count, self.clipping, self.eps)
 
         def leaf(g, p):
-            g_norm, p_norm = _norm_of_units(g, self.axis), _norm_of_units(p, self.axis)
+            g_norm, p_norm = (_norm_of_units(x, self.axis, self.mesh_axis) for x in (g, p))
             return g * shrinkage(g_norm, clipping * jnp.maximum(p_norm, eps)).astype(g_norm.dtype)
 
         clipped = leafwise.map(leaf, updates, require_params(params, self))
-        return _recorded(extra, updates, clipped), ClockState(tick(state.count))
+        return _recorded(extra, updates, clipped, self.mesh_axis), ClockState(tick(state.count))
 
 
 def unitwise_norm(x: ArrayLike, axis: int | tuple[int, ...] | None = None) -> Array:
@@ -165,18 +177,19 @@ def unitwise_clip(g_norm: ArrayLike, max_norm: ArrayLike, grad: ArrayLike, div_e
     return jnp.where(g_norm < max_norm, grad, grad * (max_norm / jnp.maximum(g_norm, div_eps)))
 
 
-def _norm_of_units(x: Array, axis: int | tuple[int, ...] | None) -> Array:
+def _norm_of_units(x: Array, axis: int | tuple[int, ...] | None, mesh_axis: Axis = None) -> Array:
     """`unitwise_norm` with 1 in place of each dimension that was reduced."""
     if axis is None:
         if x.ndim > 5:
             raise ValueError(f"`unitwise_norm`: an array of shape {x.shape} has no units by rank: pass axis.")
         last = {2: 1, 3: 1}.get(x.ndim, x.ndim - 1)
         axis = tuple(range(x.ndim if sum(n != 1 for n in x.shape) <= 1 else last))
-    return length(jnp.sum(abs_sq(x), axis=axis, keepdims=True))
+    return length(total(jnp.sum(abs_sq(x), axis=axis, keepdims=True), mesh_axis))
 
 
-def _recorded(extra: dict[str, Any], updates: Updates, clipped: Updates) -> Updates:
-    record(extra, clipped=lambda: leafwise.anywhere(lambda g, u: jnp.abs(u) < jnp.abs(g), updates, clipped))
+def _recorded(extra: dict[str, Any], updates: Updates, clipped: Updates, axis: Axis = None) -> Updates:
+    is_smaller = lambda g, u: jnp.abs(u) < jnp.abs(g)
+    record(extra, clipped=lambda: leafwise.anywhere(is_smaller, updates, clipped, axis=axis))
     return clipped
 
 
@@ -200,7 +213,7 @@ class zero_nans(GradientTransformation):
     def update(self, updates, state, params=None, **extra):
         def leaf(g, _):
             is_nan = jnp.isnan(g)
-            return jnp.where(is_nan, jnp.zeros_like(g), g), jnp.any(is_nan)
+            return jnp.where(is_nan, jnp.zeros_like(g), g), (yield from occurs(is_nan))
 
         updates, found_nan = leafwise.unzip_map(leaf, updates, state.found_nan, outputs=2)
         return updates, ZeroNansState(found_nan)

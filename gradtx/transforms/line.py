@@ -12,6 +12,7 @@ from gradtx import leafwise
 from gradtx.calls import given_what_it_names
 from gradtx.core import GradientTransformation, Params, Updates, require_params
 from gradtx.partial import on_part
+from gradtx.reductions import summed
 
 
 class Line(NamedTuple):
@@ -118,7 +119,12 @@ def value_dtype(params: Params) -> Any:
 
 def inner(pairs: list[tuple[Array, Array]]) -> Array:
     """Re sum x y over all entries of all pairs of arrays, in float32 or wider."""
-    found = leafwise.alike(lambda x, y: jnp.sum((x * y).real), pairs)
+
+    def leaf(x, y):
+        (product,) = yield from summed(((x * y).real, None))
+        return product
+
+    found = leafwise.alike(leaf, pairs)
     if not found:
         return jnp.zeros(())
     with jax.numpy_dtype_promotion("standard"):  # leaves may be of several widths

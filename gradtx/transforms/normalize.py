@@ -8,10 +8,12 @@ from jax import Array
 
 from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
+from gradtx.collectives import Axis, as_axis
 from gradtx.core import EmptyState, GradientTransformation, require_params, transformation
-from gradtx.moments import abs_sq, by_parts, rms, root, shrinkage, sums_of_squares
+from gradtx.moments import by_parts, rms, root, shrinkage, squares_summed, whole_size
 from gradtx.paths import plain
-from gradtx.value import number
+from gradtx.reductions import Asking, summed
+from gradtx.value import number, static
 
 ScaleByTrustRatioState = NormalizeState = EmptyState  # Optax's names
 
@@ -47,7 +49,11 @@ class centralize(GradientTransformation):
 
     def update(self, updates, state, params=None, **extra):
         def leaf(g):
-            return g - jnp.mean(g, axis=tuple(range(1, g.ndim)), keepdims=True) if g.ndim > 1 and g.size else g
+            if g.ndim < 2 or not g.size:
+                return g
+            others = tuple(range(1, g.ndim))
+            (total,) = yield from summed((g, others))
+            return g - jnp.expand_dims(total * (g.shape[0] / g.size), others)
 
         return leafwise.map(leaf, updates), state
 
@@ -64,6 +70,7 @@ class scale_by_trust_ratio(GradientTransformation):
       min_norm: norms below it count as it. Not negative.
       trust_coefficient: the step's length as a fraction of the parameter's. Positive.
       eps: added to the update's norm. Not negative.
+      axis: as in `clip_by_global_norm`.
 
     State: the time. Reads: params; both trees once more, for the norms.
     Source: You, Gitman, Ginsburg, Large batch training of convolutional networks, 2017 (arXiv:1708.03888).
@@ -72,18 +79,23 @@ class scale_by_trust_ratio(GradientTransformation):
     min_norm: Hyperparameter = number(default=0.0, within="[0, inf)")
     trust_coefficient: Hyperparameter = number(default=1.0, within="(0, inf)")
     eps: Hyperparameter = number(default=0.0, within="[0, inf)")
+    axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
     def update(self, updates, state, params=None, **extra):
         params = require_params(params, self)
         min_norm, coefficient, eps = at(state.count, self.min_norm, self.trust_coefficient, self.eps)
 
-        leaf = lambda g, p: g * trust_ratio(g, p, coefficient, min_norm, eps)
+        def leaf(g, p):
+            return g * (yield from trust_ratio(g, p, coefficient, min_norm, eps, self.axis))
+
         return leafwise.map(leaf, updates, params), ClockState(tick(state.count))
 
 
-def trust_ratio(g: Array, p: Array, coefficient: Any = 1.0, min_norm: Any = 0.0, eps: Any = 0.0) -> Array:
-    """coefficient |p| / |g|, as in `scale_by_trust_ratio`."""
-    g_square, p_square = sums_of_squares((g, p), skip_nan=True)
+def trust_ratio(
+    g: Array, p: Array, coefficient: Any = 1.0, min_norm: Any = 0.0, eps: Any = 0.0, axis: Axis = None
+) -> Asking[Array]:
+    """Within a formula, `yield from`: coefficient |p| / |g|, as in `scale_by_trust_ratio`."""
+    g_square, p_square = yield from squares_summed((g, p), True, axis)
     zero = jnp.minimum(g_square, p_square) == 0
     g_norm, p_norm = root(g_square), root(p_square)
     if not (isinstance(min_norm, float) and min_norm == 0):
@@ -103,16 +115,18 @@ class normalize_by_update_norm(GradientTransformation):
     Args:
       scale_factor: the length, in units of the updates; any finite number, negative to turn the gradient around.
       eps: in units of the updates. Not negative. Updates well below it are not normalized.
+      axis: as in `clip_by_global_norm`.
 
     State: the time. Reads: updates only; every leaf once more, for the norm. NaN as in `clip_by_global_norm`.
     """
 
     scale_factor: Hyperparameter = number(default=1.0)
     eps: Hyperparameter = number(default=1e-6, within="[0, inf)")
+    axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
     def update(self, updates, state, params=None, **extra):
         length, eps = at(state.count, self.scale_factor, self.eps)
-        squares = leafwise.squares(updates)
+        squares = leafwise.squares(updates, axis=self.axis)
         size = leafwise.joint_norm(squares, skip_nan=True) + eps
         factor = jnp.where(size == 0, 0, length / jnp.where(size == 0, 1, size))
         factor, squares = jax.lax.optimization_barrier((factor, squares))  # or XLA computes them anew for every leaf
@@ -121,9 +135,9 @@ class normalize_by_update_norm(GradientTransformation):
         return leafwise.map(leaf, updates, squares), ClockState(tick(state.count))
 
 
-def normalize() -> GradientTransformation:
+def normalize(*, axis: Axis = None) -> GradientTransformation:
     """Divides all updates by their joint L2 norm; 0 where it is 0. `normalize_by_update_norm` with eps = 0."""
-    return normalize_by_update_norm(eps=0.0)
+    return normalize_by_update_norm(eps=0.0, axis=axis)
 
 
 @transformation
@@ -134,15 +148,21 @@ class scale_by_param_block_norm(GradientTransformation):
 
     Args:
       min_scale: positive, in units of the parameters; lets a parameter that starts at zero move.
+      axis: as in `clip_by_global_norm`.
 
     State: the time. Reads: params; they once more, for the norm.
     """
 
     min_scale: Hyperparameter = number(default=1e-3, within="(0, inf)")
+    axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
     def update(self, updates, state, params=None, **extra):
         (min_scale,) = at(state.count, self.min_scale)
-        leaf = lambda g, p: g * jnp.maximum(root(jnp.sum(abs_sq(p))), min_scale)
+
+        def leaf(g, p):
+            (square,) = yield from squares_summed((p,), axis=self.axis)
+            return g * jnp.maximum(root(square), min_scale)
+
         return leafwise.map(leaf, updates, require_params(params, self)), ClockState(tick(state.count))
 
 
@@ -159,6 +179,7 @@ class scale_by_param_block_rms(GradientTransformation):
       min_scale: positive, in units of the parameters; lets a parameter that starts at zero move.
       clipping_threshold: bound on the rms of each leaf of g, as by `clip_by_block_rms` before it, but in one pass over
         memory for both. At least 0; None or infinity for none.
+      axis: as in `clip_by_global_norm`.
 
     State: the time. Reads: params.
     Source: Shazeer, Stern, Adafactor, ICML 2018, sections 6 and 8 (arXiv:1804.04235).
@@ -166,6 +187,7 @@ class scale_by_param_block_rms(GradientTransformation):
 
     min_scale: Hyperparameter = number(default=1e-3, within="(0, inf)")
     clipping_threshold: Hyperparameter | None = number(default=None, within="[0, inf]", optional=True)
+    axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
     def update(self, updates, state, params=None, **extra):
         (min_scale,) = at(state.count, self.min_scale)
@@ -173,8 +195,9 @@ class scale_by_param_block_rms(GradientTransformation):
 
         def leaf(g, p):
             if threshold is None:
-                return g * jnp.maximum(rms(p), min_scale)
-            g_rms, p_rms = (root(x * (1 / max(g.size, 1))) for x in sums_of_squares((g, p), skip_nan=True))
+                return g * jnp.maximum((yield from rms(p, self.axis)), min_scale)
+            squares = yield from squares_summed((g, p), True, self.axis)
+            g_rms, p_rms = (root(x * (1 / max(whole_size(p, self.axis), 1))) for x in squares)
             return g * (jnp.maximum(p_rms, min_scale) * shrinkage(g_rms, threshold))
 
         return leafwise.map(leaf, updates, require_params(params, self)), ClockState(tick(state.count))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 import gradtx
 from gradtx.contrib import GaLoreDimensionNumbers
@@ -182,6 +183,35 @@ def test_derivatives_take_the_subspace_as_given():
         return jnp.sum(p)
 
     assert jnp.isfinite(jax.grad(after)(0.5))
+
+
+def test_on_a_mesh_whose_types_tell_the_sharding_moments_stay_sharded_and_steps_the_same():
+    mesh, rng = jax.make_mesh((4, 2), ("a", "b")), np.random.default_rng(0)
+    shapes = {"tall": (16, 8), "wide": (4, 8), "stack": (2, 8, 16), "merged": (2, 8, 16), "bias": (4,)}
+    specs = {"tall": ("a", "b"), "wide": ("b", "a"), "stack": ("b", "a"), "bias": ("a",)}
+    specs["merged"] = specs["stack"]
+    place = lambda tree: {
+        name: jax.device_put(x, NamedSharding(mesh, PartitionSpec(*specs[name]))) for name, x in tree.items()
+    }
+    draw = lambda: {name: np.asarray(rng.normal(size=shape), np.float32) for name, shape in shapes.items()}
+    numbers = {"tall": GaLoreDimensionNumbers(), "wide": GaLoreDimensionNumbers(), "bias": None}
+    numbers |= {"stack": GaLoreDimensionNumbers(1, 2), "merged": GaLoreDimensionNumbers((0, 1), 2)}
+    tx = gradtx.galore(0.1, 3, 2, weight_dimension_numbers=numbers)
+    params, grads = draw(), [draw() for _ in range(3)]
+
+    def run(params, grads):
+        step, state = jax.jit(tx.update), tx.init(params)
+        for g in grads:
+            updates, new = step(g, state, params)
+            assert jax.tree.map(jax.typeof, new) == jax.tree.map(jax.typeof, state)
+            state = new
+        return updates
+
+    expected = run(params, grads)
+    with jax.set_mesh(mesh):
+        ours = run(place(params), [place(g) for g in grads])
+    # float32, and singular vectors of matrices gathered from shards
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), ours, expected)
 
 
 def test_bad_numbers_are_errors():

@@ -9,6 +9,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gradtx
+from benchmarks.collectives import collectives, lowered, mesh_of, model
+from benchmarks.recipes import step_of
 
 METHODS = {
     "clip+adamw": lambda: gradtx.chain(gradtx.clip_by_global_norm(0.1), gradtx.adamw(0.01)),
@@ -52,3 +54,26 @@ def test_sharded_leaves_take_one_all_reduce_and_nothing_else(method, spec):
     compiled = jax.jit(tx.update).lower(params, state, params).compile().as_text()
     found = re.findall(r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\(", compiled)
     assert found == ["all-reduce"]
+
+
+# what a step sends where types tell the sharding: all norms together on any mesh; Adafactor's means of rows and of
+# columns along one mesh axis each, then the means of those, then the norms that clip
+ALL_REDUCES = {
+    "clip+adamw": {"fsdp": 1, "fsdp x tensor": 1},
+    "lamb": {"fsdp": 1, "fsdp x tensor": 1},
+    "lars": {"fsdp": 1, "fsdp x tensor": 1},
+    "adafactor": {"fsdp": 2, "fsdp x tensor": 4},
+}
+
+
+@pytest.mark.parametrize("layout", ["fsdp", "fsdp x tensor"])
+@pytest.mark.parametrize("method", METHODS)
+def test_where_types_tell_the_sharding_a_step_sends_few_sums(method, layout):
+    tx, mesh = METHODS[method](), mesh_of(layout, AxisType.Explicit)
+    params = model(layout, mesh, layers=2)
+    with jax.set_mesh(mesh):
+        if method in ("lamb", "lars"):  # their masks there are of a leaf "kernel"
+            tx = {"lamb": gradtx.lamb, "lars": gradtx.lars}[method](0.01, weight_decay=0.1)
+        compiled = lowered(step_of(gradtx, tx), params, jax.eval_shape(tx.init, params), params)
+    found = {kind: n.operations for kind, n in collectives(compiled).items()}
+    assert found == {"all-reduce": ALL_REDUCES[method][layout]}
