@@ -25,7 +25,7 @@ class majority_sign(GradientTransformation):
 
     Sends: 1 byte per parameter up to 127 devices, 2 up to 32,767, 4 beyond: votes are counted in the integers that hold
       them. Twice that for complex parameters.
-    State: none. Reads: each device's own gradients, which nothing has summed: see `gradtx.parallel.varying`.
+    State: none. Reads: each device's own gradients, which nothing has summed (`gradtx.parallel.varying`).
     Source: Bernstein, Zhao, Azizzadenesheli, Anandkumar, signSGD with majority vote is communication efficient and
       fault tolerant, ICLR 2019, Algorithm 1 (arXiv:1810.05291); its momentum is an `ema` before `majority_sign`.
     """

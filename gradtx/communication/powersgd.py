@@ -49,7 +49,7 @@ class powersgd(GradientTransformation):
 
     Sends: 4 rank (m + n) bytes per m x n matrix, and vectors, in two all-reduces.
     State: 4 bytes per entry of such a matrix, which differ from device to device, and 4 rank n. Reads: each device's
-      own gradients, which nothing has summed: see `gradtx.parallel.varying`. NaN stays in the state: put
+      own gradients, which nothing has summed (`gradtx.parallel.varying`). NaN stays in the state: put
       `apply_if_finite` around, with the same axis.
     Derivative: P counts as given, since directions have none where singular values are equal.
     Source: Vogels, Karimireddy, Jaggi, PowerSGD, NeurIPS 2019, Algorithms 1 and 2 (arXiv:1905.13727), e as in the

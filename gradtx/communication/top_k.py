@@ -46,7 +46,7 @@ class top_k(GradientTransformation):
     Sends: from each device 8 bytes per chosen entry of float32, its value and its place, in two all-gathers: each
       receives those of all. It saves bytes where fraction times devices is well below 1.
     State: 4 bytes per float32 parameter, which differ from device to device. Reads: each device's own gradients, which
-      nothing has summed: see `gradtx.parallel.varying`. NaN stays in the state: put `apply_if_finite` around, with the
+      nothing has summed (`gradtx.parallel.varying`). NaN stays in the state: put `apply_if_finite` around, with the
       same axis.
     Raises:
       ValueError: a leaf has more entries than an int32 counts.
