@@ -115,7 +115,8 @@ class OnMesh(GradientTransformation):
             parts = self.layout.structure.flatten_up_to(tree)
         except ValueError:
             return jax.tree.map(lambda _: PartitionSpec(), tree)
-        beside = lambda part, spec: jax.tree.map(lambda x: spec if jnp.ndim(x) == len(spec) else PartitionSpec(), part)
+        fits = lambda x, spec: spec if jnp.ndim(x) >= len(spec) else PartitionSpec()
+        beside = lambda part, spec: jax.tree.map(lambda x: fits(x, spec), part)
         return self.layout.structure.unflatten(map(beside, parts, self.layout.specs))
 
     def _state_specs(self, params: Any) -> Any:
@@ -127,10 +128,11 @@ class OnMesh(GradientTransformation):
             raise ValueError(
                 f"`on_mesh`: the parameters have another structure than `param_shardings`: {error}."
             ) from error
-        kept = [(part, spec) for part, spec in zip(parts, specs, strict=True) if jax.tree.leaves(part)]
+        kept = [
+            NamedSharding(self.layout.mesh, spec) for x, spec in zip(parts, specs, strict=True) if jax.tree.leaves(x)
+        ]
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
-        of_part = Layout(jax.tree.structure(params), tuple(spec for _, spec in kept), self.layout.mesh)
-        state, found = derived(self.tx, shapes, of_part)
+        state, found = derived(self.tx, shapes, layout("on_mesh", shapes, jax.tree.structure(params).unflatten(kept)))
         return jax.tree.structure(state).unflatten(found)
 
     def _placed(self, x: Any, spec: PartitionSpec) -> Any:

@@ -106,6 +106,18 @@ def test_init_and_update_inside_a_users_own_jit_lie_where_they_should():
     assert state["scale_by_adam"].mu["w"].sharding.is_equivalent_to(params["w"].sharding, 2)
 
 
+def test_shardings_alone_tell_enough_also_where_they_are_shorter_than_the_shapes():
+    mesh = mesh_of("fsdp")
+    params = on(mesh)
+    shardings = {"w": NamedSharding(mesh, P("fsdp")), "b": NamedSharding(mesh, P()), "s": NamedSharding(mesh, P())}
+    tx = sharding.on_mesh(gradtx.lamb(1e-3), shardings)
+    state = jax.jit(tx.init)(params)
+    updates, state = jax.jit(tx.update)(params, state, params)
+    assert state["scale_by_lamb"].mu["w"].sharding.is_equivalent_to(shardings["w"], 2)
+    expected, _ = gradtx.lamb(1e-3).update(params, gradtx.lamb(1e-3).init(params), params)
+    chex.assert_trees_all_close(jax.device_get(updates), jax.device_get(expected), rtol=1e-5)  # norms, in another order
+
+
 def test_a_foreign_update_that_explicit_axes_forbid():
     mesh = mesh_of("fsdp", AxisType.Explicit)
     whiten = optax.GradientTransformation(
