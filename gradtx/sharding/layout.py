@@ -12,6 +12,7 @@ class Layout(NamedTuple):
     """Parameters on a mesh, leaf by leaf. Hashable."""
 
     structure: Any  # of the parameters
+    names: tuple[str, ...]
     specs: tuple[PartitionSpec, ...]
     mesh: Any  # a Mesh, or an AbstractMesh; None: one device, which is `place`
     place: Sharding | None = None
@@ -65,10 +66,10 @@ def layout(owner: str, params: Any, shardings: Any = None) -> Layout:
                 f"`{owner}`: where the parameters lie is not known (found {places or 'none'}): give `param_shardings`, "
                 "a tree of `jax.sharding.NamedSharding`."
             )
-        return Layout(structure, (PartitionSpec(),) * len(leaves), None, places.pop() if places else None)
+        return Layout(structure, tuple(names), (PartitionSpec(),) * len(leaves), None, places.pop() if places else None)
     mesh = meshes.pop()
     specs = [_spec(owner, name, x, mesh, p) for name, x, p in zip(names, given, leaves, strict=True)]
-    return Layout(structure, tuple(specs), mesh)
+    return Layout(structure, tuple(names), tuple(specs), mesh)
 
 
 def _of(x: Any) -> Any:

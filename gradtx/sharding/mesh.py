@@ -9,7 +9,7 @@ import jax.core
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from gradtx import clock
+from gradtx import clock, paths
 from gradtx.clock import now
 from gradtx.core import GradientTransformation, as_transformation, transformation
 from gradtx.sharding.derive import derived
@@ -110,29 +110,20 @@ class OnMesh(GradientTransformation):
         return f"on_mesh({self.tx!r}, {self.layout.shardings()!r})"
 
     def _specs(self, tree: Any) -> Any:
-        """A specification for each leaf: the parameter's in a tree of the parameters' structure, else replicated."""
-        try:
-            parts = self.layout.structure.flatten_up_to(tree)
-        except ValueError:
-            return jax.tree.map(lambda _: PartitionSpec(), tree)
+        """A specification for each leaf: the parameter's of the same name and no fewer dimensions, else replicated."""
+        specs = dict(zip(self.layout.names, self.layout.specs, strict=True))
+        leaves, structure = jax.tree.flatten(tree)
+        found = [specs.get(name, PartitionSpec()) for name in paths.names(tree)]
         fits = lambda x, spec: spec if jnp.ndim(x) >= len(spec) else PartitionSpec()
-        beside = lambda part, spec: jax.tree.map(lambda x: fits(x, spec), part)
-        return self.layout.structure.unflatten(map(beside, parts, self.layout.specs))
+        return structure.unflatten(map(fits, leaves, found))
 
     def _state_specs(self, params: Any) -> Any:
         """A specification for each leaf of the state."""
-        structure, specs = self.layout.structure, self.layout.specs
-        try:
-            parts = structure.flatten_up_to(params)
-        except ValueError as error:
-            raise ValueError(
-                f"`on_mesh`: the parameters have another structure than `param_shardings`: {error}."
-            ) from error
-        kept = [
-            NamedSharding(self.layout.mesh, spec) for x, spec in zip(parts, specs, strict=True) if jax.tree.leaves(x)
-        ]
+        if unknown := set(paths.names(params)) - set(self.layout.names):
+            raise ValueError(f"`on_mesh`: param_shardings has none for {min(unknown)!r}: it has {self.layout.names}.")
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
-        state, found = derived(self.tx, shapes, layout("on_mesh", shapes, jax.tree.structure(params).unflatten(kept)))
+        places = [NamedSharding(self.layout.mesh, spec) for spec in jax.tree.leaves(self._specs(params))]
+        state, found = derived(self.tx, shapes, layout("on_mesh", shapes, jax.tree.structure(params).unflatten(places)))
         return jax.tree.structure(state).unflatten(found)
 
     def _placed(self, x: Any, spec: PartitionSpec) -> Any:

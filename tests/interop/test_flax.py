@@ -12,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gradtx
+from gradtx import sharding
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
 Y = X[:, :2] * 2 - 1
@@ -148,3 +149,20 @@ def test_factored_moments_in_nnx_optimizer_lie_on_the_mesh(how, axis_type):
     assert model.kernel[...].sharding.is_equivalent_to(NamedSharding(mesh, P(*LAYOUT)), 2)
     factored = optimizer.opt_state["scale_by_factored_rms"]
     assert factored.v_row["kernel"][...].shape == (128,) and factored.v_col["kernel"][...].shape == (256,)
+
+
+def test_on_mesh_in_nnx_optimizer():
+    """It is built of variables, and updated with the arrays in them."""
+    mesh = jax.make_mesh((4, 2), LAYOUT, (AxisType.Auto,) * 2)
+    model = nnx.Linear(8, 16, rngs=nnx.Rngs(0))
+    places = {"kernel": NamedSharding(mesh, P(*LAYOUT)), "bias": NamedSharding(mesh, P())}
+    model.kernel[...], model.bias[...] = (jax.device_put(getattr(model, k)[...], places[k]) for k in ("kernel", "bias"))
+    optimizer = nnx.Optimizer(model, sharding.on_mesh(gradtx.lamb(1e-2), nnx.state(model)), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer):
+        optimizer.update(model, nnx.grad(lambda m: jnp.mean(m(jnp.eye(8)) ** 2))(model))
+
+    step(model, optimizer)
+    moment = optimizer.opt_state["scale_by_lamb"].mu["kernel"][...]
+    assert moment.sharding.is_equivalent_to(places["kernel"], 2) and jnp.any(moment != 0)
