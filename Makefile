@@ -28,6 +28,8 @@ bench: $(VENV)/installed-$(interpreter)-test
 	$(RUN) -m benchmarks.traffic --write
 	$(RUN) -m benchmarks.step_time --write
 	$(RUN) -m benchmarks.minimize --write
+	$(RUN) -m benchmarks.sharded --write
+	$(RUN) -m benchmarks.scaling --write
 
 bench-accelerators: # in an environment of its own: elsewhere jax would start the accelerators, which are not there
 	$(MAKE) VENV=$(VENV)/accelerators $(VENV)/accelerators/installed-$(interpreter)-accelerators

@@ -1,7 +1,7 @@
 """What devices say to each other in a compiled step: the collectives in its program, and their bytes.
 
-Compiled programs have no noise: what is counted here is what runs. `MODEL` is the tree that the counts in `docs/scaling.md`
-and in the tests are of: four layers of a transformer with feed-forward parts, 24 leaves, 42 MB.
+Compiled programs have no noise: what is counted here is what runs. `model` is the tree that the counts in
+`docs/scaling.md` and in the tests are of: four layers of a transformer with feed-forward parts, 24 leaves, 42 MB.
 """
 
 import math
@@ -13,11 +13,15 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from benchmarks.compiled_for import bytes_of
-
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
-# A collective's result and kind. Of one in two halves the second has the result alone.
-COLLECTIVE = re.compile(rf" = (\S+|\(.*?\)) ({'|'.join(KINDS)})(-start|-done)?\(")
+# A computation's name and result. A collective's result and kind; of one in two halves the second has the result alone.
+COMPUTATION = re.compile(r"(?:ENTRY )?%(\S+) \(.*\) -> (.*) \{")
+COLLECTIVE = re.compile(rf" = (\S+|\(.*?\)) (?:ragged-)?({'|'.join(KINDS)})(-start|-done)?\(")
+# A TPU's program has a collective that runs beside others in several fusions: one that starts it, some that carry it on
+# and one that ends it. And it has a reduce-scatter as a fusion of an all-reduce and a slice.
+ENDS = re.compile(r"%async-collective-done\S* = .*\bcalls=%([^\s,]+)")
+CARRIES, REDUCE_SCATTER = "async_collective_fusion", "all-reduce-scatter"
+ARRAY = re.compile(r"([a-z]+)(\d*)[a-z0-9]*\[([\d,]*)\]")  # an array's kind, bits and dimensions
 
 WIDTH = 512
 SHAPES = {
@@ -83,18 +87,37 @@ class Counted(NamedTuple):
     """Collectives of one kind."""
 
     operations: int
-    bytes: int  # of their results, on one device; a loop's body counts once
+    bytes: int  # of their results, on one device
 
 
 def collectives(compiled: Any) -> dict[str, Counted]:
-    """The collectives of a compiled program (or of its text), by kind."""
+    """The collectives of a compiled program (or of its text), by kind.
+
+    What a loop repeats counts once, and so does what a branch may leave out. A collective of several arrays is one.
+    """
     text = compiled if isinstance(compiled, str) else compiled.as_text()
     found: dict[str, Counted] = {}
-    for shape, kind, half in COLLECTIVE.findall(text):
-        if half != "-start":
-            operations, total = found.get(kind, Counted(0, 0))
-            found[kind] = Counted(operations + 1, total + bytes_of(shape))
+    ends = set(ENDS.findall(text))
+    inside = result = ""
+    for line in text.splitlines():
+        if head := COMPUTATION.match(line):
+            inside, result = head.groups()
+            continue
+        collective = COLLECTIVE.search(line)
+        if collective is None or collective[3] == "-start" or inside in ends or inside.startswith(CARRIES):
+            continue
+        shape, kind, _ = collective.groups()
+        if inside.startswith(REDUCE_SCATTER):
+            shape, kind = result, "reduce-scatter"
+        operations, total = found.get(kind, Counted(0, 0))
+        found[kind] = Counted(operations + 1, total + bytes_of(shape))
     return found
+
+
+def bytes_of(shape: str) -> int:
+    """The bytes of an array or of a tuple of arrays, as programs write their shapes."""
+    arrays = ((8 if kind == "pred" else int(bits or 0), dimensions) for kind, bits, dimensions in ARRAY.findall(shape))
+    return sum(bits * math.prod(int(n) for n in dimensions.split(",") if n) // 8 for bits, dimensions in arrays)
 
 
 def state_bytes(state: Any) -> int:

@@ -1,4 +1,5 @@
-"""What XLA makes of each method's step for an accelerator that is not there, beside Optax: kernels and memory traffic.
+"""What XLA makes of each method's step for an accelerator that is not there, beside Optax: kernels, memory traffic, and
+what eight of them say to each other.
 
 The compilers come in the wheels that drive the accelerators, and need neither accelerator nor driver:
 pip install --editable ".[accelerators]", best into a virtual environment of its own (make bench-accelerators).
@@ -6,11 +7,12 @@ pip install --editable ".[accelerators]", best into a virtual environment of its
 Usage: python -m benchmarks.compiled_for [--devices h200] [--recipes adamw,lion] [--trees gpt2-12] [--write [FILE]]
 """
 
-import math
+import itertools
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -20,14 +22,21 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
+import gradtx
 from benchmarks import report, trees
+from benchmarks.collectives import bytes_of
+from benchmarks.on_mesh import UPDATES, attempt, cells, update_of
 from benchmarks.recipes import LIBRARIES, build, step_of
 
 HEADING = "Compiled for accelerators"
 
 DEFAULT_TREES = ("gpt2-12", "small")
 
-DESCRIPTION = "Kernels and memory traffic of each method's step, compiled for an accelerator that is not there."
+DESCRIPTION = (
+    "Kernels, memory traffic and collectives of each method's step, compiled for accelerators that are not there."
+)
+
+SPREAD = ("adamw", "clip+adamw", "lamb", "adafactor", "contrib.muon")  # compiled for eight devices too
 
 EXPLANATION = """\
 The step of the first section, compiled ahead of time on a machine with a CPU alone; nothing is run.
@@ -37,13 +46,18 @@ parameters, constants and tuples, nearly all of it fusions; on the TPU the fusio
 are scalars, which have a core of their own, and prefetches. *Bytes* are those of the kernels' operands and results, and
 *temp* is the size of the temporary buffers, both per float32 parameter. The least is 12 bytes and 8 more per slot of
 state. XLA's own count of bytes accessed is not used: it knows none for a GPU, and on the TPU it counts a prefetch as
-two accesses more. In each pair of columns gradtx comes first, then Optax."""
+two accesses more. In each pair of columns gradtx comes first, then Optax.
+
+*Collectives* are those of the update of 24 leaves (42 MB) on eight devices, as in "Several devices": AR all-reduce,
+AG all-gather, RS reduce-scatter, A2A all-to-all, CP collective-permute, and the bytes of their results on one device.
+In a TPU's program one that runs beside other work is several fusions, of which the one that starts it is counted.
+What a loop repeats counts once: there both are lower bounds. XLA on the TPU rounds the operands of matrix products to
+bfloat16 before it gathers them."""
 
 INSTALL = 'pip install --editable ".[accelerators]" in an environment of its own, as make bench-accelerators does'
 
-# An instruction's name, shape, opcode and operands; an array's kind, bits and dimensions.
+# An instruction's name, shape, opcode and operands.
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%(\S+) = (.*?) ([a-z-]+)\((.*?)\)", re.MULTILINE)
-ARRAY = re.compile(r"([a-z]+)(\d*)[a-z0-9]*\[([\d,]*)\]")
 AUTOTUNE_NOTHING: dict[str, str | bool] = {"xla_gpu_autotune_level": "0"}  # autotuning runs kernels
 NO_WORK = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 
@@ -70,17 +84,12 @@ def kernels(hlo: str, is_kernel: Callable[[str], bool] = is_launch) -> tuple[int
     return count, total
 
 
-def bytes_of(shape: str) -> int:
-    arrays = ((8 if kind == "pred" else int(bits or 0), dimensions) for kind, bits, dimensions in ARRAY.findall(shape))
-    return sum(bits * math.prod(int(n) for n in dimensions.split(",") if n) // 8 for bits, dimensions in arrays)
-
-
 class Accelerator(NamedTuple):
     """A device to compile for."""
 
     name: str
     wheels: tuple[str, ...]  # that hold its compiler; the first has a module of the same name
-    topology: Callable[[], topologies.TopologyDescription]
+    topology: Callable[[int], topologies.TopologyDescription]  # of 1 device or more, or of 8
     is_kernel: Callable[[str], bool]
     options: dict[str, str | bool]  # of the compiler
 
@@ -89,19 +98,19 @@ class Accelerator(NamedTuple):
         return find_spec(self.wheels[0].replace("-", "_")) is not None
 
 
-def h200() -> topologies.TopologyDescription:
+def h200(devices: int = 1) -> topologies.TopologyDescription:
     target = Path(__file__).with_name("h200.txtpb").read_text(encoding="utf-8")
-    return topologies.get_topology_desc("h200", "cuda", topology="1x1x1", target_config=target)
+    return topologies.get_topology_desc("h200", "cuda", topology=f"1x1x{devices}", target_config=target)
 
 
-def tpu_v5e() -> topologies.TopologyDescription:
+def tpu_v5e(devices: int = 1) -> topologies.TopologyDescription:
     # Otherwise libtpu asks the metadata server of the machine, which only a TPU's host has.
     os.environ |= {
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_ACCELERATOR_TYPE": "v5litepod-8",
         "TPU_WORKER_HOSTNAMES": "localhost",
     }
-    return topologies.get_topology_desc("v5e:2x2", "tpu")
+    return topologies.get_topology_desc("v5e:2x4" if devices > 4 else "v5e:2x2", "tpu")
 
 
 ACCELERATORS = {
@@ -112,7 +121,7 @@ ACCELERATORS = {
 
 def measure(accelerator: Accelerator, library: ModuleType, recipe: str, params: Any) -> list[str]:
     """The cells of one library: kernels, bytes and temporary bytes per parameter."""
-    sharding = SingleDeviceSharding(accelerator.topology().devices[0])
+    sharding = SingleDeviceSharding(accelerator.topology(1).devices[0])
 
     def on_device(tree):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
@@ -124,6 +133,23 @@ def measure(accelerator: Accelerator, library: ModuleType, recipe: str, params: 
     count, accessed = kernels(compiled.as_text() or "", accelerator.is_kernel)
     memory: Any = compiled.memory_analysis()
     return [str(count), *(f"{x / trees.size(params):.2f}" for x in (accessed, memory.temp_size_in_bytes))]
+
+
+def collectives_table(accelerator: Accelerator, recipes: Sequence[str]) -> report.Table:
+    """What eight devices say to each other in the updates of both libraries."""
+    columns = [label for layout in UPDATES for label in (layout, "bytes", "Optax", "bytes")]
+    table = report.Table(f"Collectives of eight: {accelerator.name}", ["recipe", *columns])
+    devices = accelerator.topology(8).devices
+    rows = {recipe: {library: build(recipe, library) for library in LIBRARIES} for recipe in recipes}
+    if "contrib.muon" in rows:
+        rows["muon in bfloat16"] = {gradtx: gradtx.muon(1e-3, ns_dtype="bfloat16")}
+    for name, txs in rows.items():
+        found: list[str] = []
+        for layout, library in itertools.product(UPDATES, LIBRARIES):
+            make = partial(update_of, library, txs.get(library), layout, devices, accelerator.options)
+            found += cells(attempt(make))[:2] if library in txs else ["-", "-"]
+        table.add(name, *found)
+    return table
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -155,6 +181,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 cells = [measure(accelerator, library, recipe, trees.build(name)) for library in LIBRARIES]
                 table.add(recipe, *(cell for pair in zip(*cells, strict=True) for cell in pair))
             tables.append(table)
+        if spread := [recipe for recipe in SPREAD if recipe in args.recipes]:
+            tables.append(collectives_table(accelerator, spread))
     if args.write:
         command = " ".join(["python -m benchmarks.compiled_for", *argv])
         wheels = [wheel for accelerator in chosen for wheel in accelerator.wheels]

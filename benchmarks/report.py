@@ -17,7 +17,7 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
 def argument_parser(module: str, description: str, default_trees: Sequence[str]) -> argparse.ArgumentParser:
-    """The arguments that every benchmark takes: which recipes, which trees, and where to write the section."""
+    """The arguments that every benchmark takes: which recipes, which trees if any, and where to write the section."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument(
         "--recipes",
@@ -26,13 +26,14 @@ def argument_parser(module: str, description: str, default_trees: Sequence[str])
         metavar="NAME,...",
         help=f"of {', '.join(RECIPES)}; all by default",
     )
-    parser.add_argument(
-        "--trees",
-        type=list_of(_tree),
-        default=list(default_trees),
-        metavar="NAME[:WIDTH],...",
-        help=f"of {', '.join(trees.TREES)}; {','.join(default_trees)} by default",
-    )
+    if default_trees:
+        parser.add_argument(
+            "--trees",
+            type=list_of(_tree),
+            default=list(default_trees),
+            metavar="NAME[:WIDTH],...",
+            help=f"of {', '.join(trees.TREES)}; {','.join(default_trees)} by default",
+        )
     parser.add_argument(
         "--write",
         nargs="?",

@@ -11,6 +11,7 @@ from gradtx import perturbations as perturbations
 from gradtx import projections as projections
 from gradtx import schedules as schedules
 from gradtx import second_order as second_order
+from gradtx import sharding as sharding
 from gradtx import transforms as transforms
 from gradtx import tree as tree
 from gradtx import tree_utils as tree_utils

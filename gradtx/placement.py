@@ -74,7 +74,7 @@ def zeros_of_axes(
     shape = [math.prod(x.shape[i] for i in group) for group in axes] if shape is None else shape
     dtype = x.dtype if dtype is None else dtype
     typed, place = jax.typeof(x).sharding, sharding_of(x)
-    sharding = typed if any(typed.spec) else place
+    sharding = typed if place is None and any(typed.spec) else place
     if isinstance(sharding, NamedSharding) and (sharding is typed or x.committed):
         spec = [*sharding.spec, *[None] * (x.ndim - len(sharding.spec))]
         kept = lambda group: spec[group[0]] if group and not any(spec[i] for i in group[1:]) else None

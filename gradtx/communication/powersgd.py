@@ -47,7 +47,8 @@ class powersgd(GradientTransformation):
         dimensions are matrices.
       key: an int, or a key of `jax.random`, the same on all devices; for the first Q.
 
-    Sends: 4 rank (m + n) bytes per m x n matrix, and vectors, in two all-reduces.
+    Sends: 4 rank (m + n) bytes per m x n matrix, and vectors, in two rounds of all-reduces; XLA joins those of a
+      round if it can (on the CPU not those of the second).
     State: 4 bytes per entry of such a matrix, which differ from device to device, and 4 rank n. Reads: each device's
       own gradients, which nothing has summed (`gradtx.parallel.varying`). NaN stays in the state: put
       `apply_if_finite` around, with the same axis.
