@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -108,7 +109,8 @@ def kill(processes: Processes, victim: int, saves: Path, after: int) -> None:
         if i != victim:
             say(f"  process {i} stopped {seconds:.1f} s later (heartbeat: {HEARTBEAT} s), exit code {code}:")
             for line in reason(processes.said(i)):
-                say(f"    | {line[:114]}")
+                for part in textwrap.wrap(line, 110)[:3]:
+                    say(f"    | {part}")
     say(f"  whole checkpoints: {', '.join(map(str, checkpoints(saves)))}")
 
 
