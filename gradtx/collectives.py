@@ -4,6 +4,7 @@ Along such an axis an array is a part of a whole, or there on every device. Unde
 (`placement.manual_axes`), unless `check_vma=False`; there, and under `jax.pmap`, everything counts as a part.
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.paths import shown
-from gradtx.placement import manual_axes
+from gradtx.placement import manual_axes, varying_along
 
 Axis: TypeAlias = str | tuple[str, ...] | None  # the name of a manual axis, or several; None: the device is alone
 
@@ -101,6 +102,12 @@ def totals(sums: list[Array], axis: Axis, parts: list[tuple[str, ...]] | None = 
     return [found.get(i, x) for i, x in enumerate(sums)]
 
 
+def first_alone(x: Array, axes: Sequence[str]) -> Array:
+    """Of equal copies along manual axes the first, 0 in place of the others: a sum along them counts it once."""
+    first = [jax.lax.axis_index(name) == 0 for name in axes]
+    return jnp.where(jnp.all(jnp.stack(first)), x, jnp.zeros_like(x)) if first else x
+
+
 def anywhere(found: Array, axis: Axis) -> Array:
     """Whether a bool scalar is true on any device along the axis."""
     return found if axis is None else total(found.astype(jnp.int32), axis) > 0
@@ -110,8 +117,7 @@ def varying(tree: Any, axis: Axis) -> Any:
     """The tree as one that may differ along the axis, by its types; as it is, where they do not tell."""
     if not is_bound(axis) or not is_checked(axis):
         return tree
-    missing = lambda x: tuple(name for name in names(axis) if name not in manual_axes(x))
-    return jax.tree.map(lambda x: jax.lax.pcast(x, missing(x), to="varying") if missing(x) else x, tree)
+    return varying_along(tree, names(axis))
 
 
 def require_unreduced(updates: Any, axis: Axis) -> None:
@@ -137,7 +143,4 @@ def _summed(x: Array, axis: Axis, along: tuple[str, ...]) -> Array:
 
 def _once(x: Array, axis: Axis, along: tuple[str, ...]) -> Array:
     """Zero but on the first device along the names along which the array is no part."""
-    for name in names(axis):
-        if name not in along:
-            x = jnp.where(jax.lax.axis_index(name) == 0, x, jnp.zeros_like(x))
-    return x
+    return first_alone(x, [name for name in names(axis) if name not in along])

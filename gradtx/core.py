@@ -161,14 +161,19 @@ class GradientTransformation(Value):
     @property
     def of_examples(self) -> bool:
         """Whether it takes the gradient of each example, along axes which the updates that it returns have not."""
-        parts = jax.tree.leaves(self, is_leaf=lambda x: x is not self and isinstance(x, GradientTransformation))
-        return any(x.of_examples for x in parts if isinstance(x, GradientTransformation))
+        return any(x.of_examples for x in members(self))
 
     def __iter__(self) -> Iterator[Callable]:
         return iter((self.init, self.update))
 
     def __getitem__(self, place: Any) -> Any:
         return (self.init, self.update)[place]
+
+
+def members(tx: Any) -> list[GradientTransformation]:
+    """The transformations directly in a transformation."""
+    is_one = lambda x: isinstance(x, GradientTransformation)
+    return [x for x in jax.tree.leaves(tx, is_leaf=lambda x: x is not tx and is_one(x)) if is_one(x)]
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(number, part, static, whole, flag, storage_dtype))

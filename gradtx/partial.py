@@ -6,6 +6,8 @@ from typing import Any
 from gradtx import leafwise
 from gradtx.types import Params
 
+FUNCTIONS = ("value_fn", "obj_fn", "grad_fn")  # the extra arguments that are functions of the parameters
+
 
 def on_part(extra: dict[str, Any], params: Params | None) -> dict[str, Any]:
     """`extra` with `value_fn`, `obj_fn` and `grad_fn` as functions of the part of `params` that a link sees.
@@ -15,7 +17,7 @@ def on_part(extra: dict[str, Any], params: Params | None) -> dict[str, Any]:
     complete = lambda part: leafwise.choose(lambda p, x: p if x is None else x, params, part)
 
     def on_this_part(name, function):
-        if params is None or function is None or name not in ("value_fn", "obj_fn", "grad_fn"):
+        if params is None or function is None or name not in FUNCTIONS:
             return function
 
         @functools.wraps(function)

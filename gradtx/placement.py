@@ -1,7 +1,7 @@
 """Devices: where arrays lie, and whether there is more than one place."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -46,14 +46,28 @@ def manual_axes(x: Any) -> frozenset:
     return frozenset(getattr(getattr(kind, "manual_axis_type", kind), "varying", None) or getattr(kind, "vma", ()))
 
 
+def varying_along(values: Any, axes: Iterable[str]) -> Any:
+    """The arrays as ones that may differ along some manual axes, by their types."""
+    missing = lambda x: tuple(name for name in axes if name not in manual_axes(x))
+    return jax.tree.map(lambda x: jax.lax.pcast(x, missing(x), to="varying") if missing(x) else x, values)
+
+
 def differing_like(values: Any, like: Any, *, but: Sequence[str] = ()) -> Any:
     """The arrays as ones that may differ along every manual axis along which a leaf of `like` does, but for some axes.
 
     Where a branch or a loop depends on such a leaf, so does all that comes out of it, and JAX wants the types to agree.
     """
-    axes = frozenset().union(*map(manual_axes, jax.tree.leaves(like))) - frozenset(but)
-    missing = lambda x: tuple(axes - manual_axes(x))
-    return jax.tree.map(lambda x: jax.lax.pcast(x, missing(x), to="varying") if missing(x) else x, values)
+    return varying_along(values, frozenset().union(*map(manual_axes, jax.tree.leaves(like))) - frozenset(but))
+
+
+def axes_of(entry: Any) -> tuple[str, ...]:
+    """The mesh axes that an entry of a `PartitionSpec` names."""
+    return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
+
+
+def spec_of(axes: Iterable[Sequence[str]]) -> PartitionSpec:
+    """The `PartitionSpec` that names these mesh axes in its entries."""
+    return PartitionSpec(*[tuple(names) if len(names) > 1 else names[0] if names else None for names in axes])
 
 
 def sharding_of(x: Any) -> Any:

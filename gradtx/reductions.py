@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import AbstractMesh, PartitionSpec
 
-from gradtx.placement import manual_axes
+from gradtx.collectives import first_alone
+from gradtx.placement import axes_of, manual_axes
 
 Part = tuple[Array, int | Sequence[int] | None]  # an array, and the axes over which it is summed, as of `jnp.sum`
 Result = TypeVar("Result")
@@ -73,7 +74,7 @@ def _across_devices(mesh: AbstractMesh, arrays: list[Array], axes: list[tuple[in
         for i, x in enumerate(shards):
             total, names = jnp.sum(x, axes[i], dtype=_wide(x)), crossed[i]
             if not left[i]:
-                total, names = _first_alone(total, everywhere - names), everywhere
+                total, names = first_alone(total, sorted(everywhere - names)), everywhere
             outer = manual_axes(arrays[i])  # of a `shard_map` around this one: what is equal along them stays so
             groups.setdefault((names, kept[i], outer, total.dtype), []).append((i, total))
         sums = {}
@@ -94,12 +95,6 @@ def _across_devices(mesh: AbstractMesh, arrays: list[Array], axes: list[tuple[in
     )(arrays)
 
 
-def _first_alone(x: Array, names: frozenset) -> Array:
-    """Of equal copies along mesh axes the first, 0 in place of the others: so that a sum along them counts it once."""
-    first = [lax.axis_index(name) == 0 for name in sorted(names)]
-    return jnp.where(jnp.all(jnp.stack(first)), x, 0) if first else x
-
-
 def _over(x: Array, axes: int | Sequence[int] | None) -> tuple[int, ...]:
     axes = range(x.ndim) if axes is None else (axes,) if isinstance(axes, int) else axes
     return tuple(i % x.ndim for i in axes)
@@ -107,7 +102,7 @@ def _over(x: Array, axes: int | Sequence[int] | None) -> tuple[int, ...]:
 
 def _names(spec: Iterable[Any]) -> frozenset:
     """The mesh axes that a part of a PartitionSpec names."""
-    return frozenset(name for names in spec if names for name in ((names,) if isinstance(names, str) else names))
+    return frozenset(name for entry in spec for name in axes_of(entry))
 
 
 def _wide(x: Array) -> Any:

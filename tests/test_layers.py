@@ -7,7 +7,8 @@ from pathlib import Path
 
 LAYERS = (
     {"calls", "interval", "namespace", "paths", "placement", "types"},
-    {"collectives", "reductions"},
+    {"collectives"},
+    {"reductions"},
     {"formulas", "linalg", "value"},
     {"clock", "keys"},
     {"moments"},

@@ -2,9 +2,10 @@
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from examples.arguments import whole
 from examples.train_lm_sharded.model import Sizes
 
 AXES: tuple[str, ...] = ("data", "fsdp", "tensor")
@@ -78,23 +79,23 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     group = parser.add_argument_group("network and text")
-    group.add_argument("--layers", type=_whole(1), default=4, metavar="N", help="default: %(default)s")
-    group.add_argument("--width", type=_whole(1), default=128, metavar="N", help="default: %(default)s")
-    group.add_argument("--heads", type=_whole(1), default=4, metavar="N", help="default: %(default)s")
-    group.add_argument("--context", type=_whole(1), default=128, metavar="N", help="bytes seen at once (%(default)s)")
+    group.add_argument("--layers", type=whole(1), default=4, metavar="N", help="default: %(default)s")
+    group.add_argument("--width", type=whole(1), default=128, metavar="N", help="default: %(default)s")
+    group.add_argument("--heads", type=whole(1), default=4, metavar="N", help="default: %(default)s")
+    group.add_argument("--context", type=whole(1), default=128, metavar="N", help="bytes seen at once (%(default)s)")
     group.add_argument("--text", type=Path, metavar="PATH", help="default: Python's own manual, which comes with it")
 
     group = parser.add_argument_group("training")
     group.add_argument("--optimizer", default="adamw", metavar="NAME", help="any of gradtx's (default: %(default)s)")
     group.add_argument("--learning-rate", type=_positive, default=1e-3, metavar="X", help="its peak (%(default)s)")
-    group.add_argument("--warmup", type=_whole(0), metavar="N", help="steps until the peak (default: a tenth)")
-    group.add_argument("--steps", type=_whole(1), default=200, metavar="N", help="in all (default: %(default)s)")
-    group.add_argument("--batch", type=_whole(1), default=16, metavar="N", help="of all devices (default: %(default)s)")
+    group.add_argument("--warmup", type=whole(0), metavar="N", help="steps until the peak (default: a tenth)")
+    group.add_argument("--steps", type=whole(1), default=200, metavar="N", help="in all (default: %(default)s)")
+    group.add_argument("--batch", type=whole(1), default=16, metavar="N", help="of all devices (default: %(default)s)")
     group.add_argument("--clip", type=_positive, metavar="X", help="the gradients' largest norm (default: unlimited)")
     group.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation (%(default)s)"
     )
-    group.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="default: %(default)s")
+    group.add_argument("--seed", type=whole(0), default=0, metavar="N", help="default: %(default)s")
 
     group = parser.add_argument_group("devices")
     group.add_argument(
@@ -122,19 +123,19 @@ def _parser() -> argparse.ArgumentParser:
         ("--process", "JAX_PROCESS_ID", 0, "which this is, from 0"),
     ):
         group.add_argument(
-            flag, type=_whole(least), default=environment(variable), metavar="N", help=f"{what} (or {variable})"
+            flag, type=whole(least), default=environment(variable), metavar="N", help=f"{what} (or {variable})"
         )
     group.add_argument(
-        "--heartbeat", type=_whole(1), default=100, metavar="S", help="seconds until a silent process is given up (100)"
+        "--heartbeat", type=whole(1), default=100, metavar="S", help="seconds until a silent process is given up (100)"
     )
 
     group = parser.add_argument_group("what is kept")
     group.add_argument(
         "--checkpoint", type=Path, metavar="DIR", help="saved to, and gone on from; seen by every process"
     )
-    group.add_argument("--save-every", type=_whole(1), metavar="N", help="steps between checkpoints (default: 100)")
+    group.add_argument("--save-every", type=whole(1), metavar="N", help="steps between checkpoints (default: 100)")
     group.add_argument("--report", type=Path, metavar="FILE", help="losses, collectives, bytes and speed, as JSON")
-    group.add_argument("--log-every", type=_whole(1), default=10, metavar="N", help="steps per line (%(default)s)")
+    group.add_argument("--log-every", type=whole(1), default=10, metavar="N", help="steps per line (%(default)s)")
     return parser
 
 
@@ -146,12 +147,3 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return value
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number, {least} or more, got {text!r}")
-        return int(text)
-
-    return read

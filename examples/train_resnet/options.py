@@ -1,9 +1,10 @@
 """The command line's options."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from examples.arguments import whole
 from examples.train_resnet.optimizers import OPTIMIZERS, SCHEDULES
 
 # What suits a dataset, unless the command line says otherwise.
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("data")
     group.add_argument("--data", choices=DEFAULTS, default="digits", help="handwritten digits, built in, or CIFAR-10")
     group.add_argument("--data-dir", type=Path, metavar="DIR", help="holds CIFAR-10's binary files or their folder")
-    group.add_argument("--subset", type=_whole(100), metavar="N", help="only the first N pictures, for a quick try")
+    group.add_argument("--subset", type=whole(100), metavar="N", help="only the first N pictures, for a quick try")
 
     group = parser.add_argument_group("what is compared")
     group.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS), help="default: all")
@@ -63,10 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     group = parser.add_argument_group("training")
-    group.add_argument("--epochs", type=_whole(1), metavar="N", help=default("epochs"))
+    group.add_argument("--epochs", type=whole(1), metavar="N", help=default("epochs"))
     group.add_argument("--warmup-epochs", type=_not_negative, metavar="X", help=default("warmup_epochs"))
     group.add_argument(
-        "--batch-size", type=_whole(1), metavar="N", help=f"{default('batch_size')}; on a CPU, 64 is faster than 128"
+        "--batch-size", type=whole(1), metavar="N", help=f"{default('batch_size')}; on a CPU, 64 is faster than 128"
     )
     group.add_argument(
         "--weight-decay", type=_not_negative, default=0.05, metavar="X", help="AdamW's decay (default: %(default)s)"
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ALPHA",
         help="mix pairs of pictures, in shares from Beta(ALPHA, ALPHA) (default: off)",
     )
-    group.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="default: 0")
+    group.add_argument("--seed", type=whole(0), default=0, metavar="N", help="default: 0")
 
     parser.add_argument("--out", type=Path, metavar="DIR", help="the report's folder (default: runs/<time>)")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_STEPS} small steps a run: does everything work?")
@@ -103,12 +104,3 @@ def _not_negative(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a finite number, 0 or more, got {text!r}")
     return value
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number, {least} or more, got {text!r}")
-        return int(text)
-
-    return read

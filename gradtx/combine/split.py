@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from gradtx import leafwise
 from gradtx.combine.record import listening, repeat
 from gradtx.core import GradientTransformation, State, as_transformation, transformation
+from gradtx.partial import FUNCTIONS
 from gradtx.value import part, state, static
 
 
@@ -112,7 +113,7 @@ def _fitting(name: str, x: Any, like: Any) -> Any:
         return None
     if name == "grad":
         return _conjugate(_pairs(x, like))
-    if name not in ("value_fn", "obj_fn", "grad_fn"):
+    if name not in FUNCTIONS:
         return x
 
     @functools.wraps(x)

@@ -8,7 +8,7 @@ import jax
 
 from gradtx.combine.chain import Chain
 from gradtx.combine.inject import Injected
-from gradtx.core import GradientTransformation
+from gradtx.core import members
 
 # Fields of states that hold another transformation's state, not slots. The last two live by a time of their own.
 INNER = (
@@ -162,7 +162,7 @@ def in_order(tx: Any, x: Any) -> Any:
         member = dict(zip(tx.names, tx.links, strict=True))
         rebuilt = {name: in_order(member[name], x[name]) for name in tx.names if name in x}
         return {key: y for key, y in x.items() if key not in rebuilt} | rebuilt
-    inside = [tx.inner] if isinstance(tx, Injected) else _parts(tx)
+    inside = [tx.inner] if isinstance(tx, Injected) else members(tx)
     if not is_state(x) or not inside:
         return x
     if "inner_states" in x._fields:
@@ -175,16 +175,10 @@ def in_order(tx: Any, x: Any) -> Any:
 
 def names(tx: Any) -> dict[str, int]:
     """The names of all links in a transformation, by their place."""
-    inside = [tx.inner] if isinstance(tx, Injected) else _parts(tx)
+    inside = [tx.inner] if isinstance(tx, Injected) else members(tx)
     found = list(tx.names) if isinstance(tx, Chain) else []
     every = found + [name for part in inside for name in names(part)]
     return {name: place for place, name in enumerate(dict.fromkeys(every))}
-
-
-def _parts(tx: Any) -> list:
-    """The transformations directly in a transformation."""
-    is_one = lambda x: isinstance(x, GradientTransformation)
-    return [x for x in jax.tree.leaves(tx, is_leaf=lambda x: x is not tx and is_one(x)) if is_one(x)]
 
 
 def ranked(x: Any, rank: dict[str, int]) -> Any:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from gradtx.placement import manual_axes
+from gradtx.placement import axes_of, manual_axes
 
 if TYPE_CHECKING:
     from gradtx.linalg.matrices import Axes
@@ -81,8 +81,7 @@ def spread(
 
 def _share(shape: Sequence[int], spec: Sequence[Any], axes: "Axes", sizes: dict[str, int]) -> Share:
     def names(i: int) -> tuple[str, ...]:
-        entry = spec[i] if isinstance(spec[i], tuple) else () if spec[i] is None else (spec[i],)
-        return tuple(name for name in entry if sizes[name] > 1)
+        return tuple(name for name in axes_of(spec[i]) if sizes[name] > 1)
 
     def form(side: Sequence[int]) -> Form:
         merged: list[tuple[int, tuple[str, ...]]] = [(1, ())]

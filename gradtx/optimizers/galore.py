@@ -17,6 +17,7 @@ from gradtx.combine.dimensions import as_dimension_numbers, matrix_axes
 from gradtx.core import GradientTransformation, Params, State, as_transformation, transformation
 from gradtx.linalg.matrices import Axes, as_matrices, from_matrices
 from gradtx.optimizers.adam import scale_by_adam
+from gradtx.partial import FUNCTIONS
 from gradtx.placement import differing_like, laid_like, whole_everywhere, zeros_of_axes
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
@@ -129,7 +130,7 @@ class scale_by_galore(GradientTransformation):
         for (i, x), g, p in zip(axes.items(), stacks, new, strict=True):
             projected = _product("kmr,kmn->krn", p.conj(), g) if _is_tall(g) else _product("kmn,knr->kmr", g, p)
             low[i] = projected.reshape(self._shapes(leaves[i].shape, x)[1][0])
-        unneeded = ("value_fn", "obj_fn", "grad_fn", "grad")  # of parameters in their own shapes
+        unneeded = (*FUNCTIONS, "grad")  # of parameters in their own shapes
         extra = {name: x for name, x in extra.items() if name not in unneeded}
         with time(state.count):
             base = self.base_optimizer.bare_update(

@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec
 from gradtx import collectives, leafwise, paths
 from gradtx.collectives import Axis, names
 from gradtx.parallel.arguments import bound
+from gradtx.placement import axes_of
 
 
 def global_norm(tree: Any, axis: Axis, specs: Any = None) -> Array:
@@ -50,7 +51,7 @@ def all_finite(tree: Any, axis: Axis) -> Array:
 def _of_leaves(specs: Any, tree: Any) -> list[PartitionSpec]:
     is_spec = lambda x: isinstance(x, PartitionSpec) or paths.is_none(x)
     try:
-        spread = jax.tree.map(lambda spec, part: jax.tree.map(lambda _: spec, part), specs, tree, is_leaf=is_spec)
+        spread = jax.tree.broadcast(specs, tree, is_leaf=is_spec)
     except ValueError as error:
         raise ValueError(f"`global_norm`: specs must have the tree's structure or a prefix of it: {error}") from None
     found = jax.tree.leaves(spread, is_leaf=lambda x: isinstance(x, PartitionSpec))
@@ -60,5 +61,5 @@ def _of_leaves(specs: Any, tree: Any) -> list[PartitionSpec]:
 
 
 def _parts(spec: PartitionSpec, axis: Axis) -> tuple[str, ...]:
-    mentioned = {x for entry in spec for x in (entry if isinstance(entry, tuple) else (entry,))}
+    mentioned = {name for entry in spec for name in axes_of(entry)}
     return tuple(name for name in names(axis) if name in mentioned)

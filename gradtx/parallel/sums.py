@@ -5,9 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.collectives import Axis, is_checked, names, size
+from gradtx.collectives import Axis, parts_along, size
 from gradtx.parallel.arguments import bound
-from gradtx.placement import manual_axes
 
 
 def psum(tree: Any, axis: Axis) -> Any:
@@ -27,13 +26,11 @@ def psum(tree: Any, axis: Axis) -> Any:
       ValueError: the axis is not bound here.
     """
     axis = bound("psum", axis)
-    checked = is_checked(axis)
     leaves, structure = jax.tree.flatten(tree)
     leaves = [jnp.asarray(x) for x in leaves]
     groups: dict[tuple[str, ...], list[int]] = {}
     for i, x in enumerate(leaves):
-        along = tuple(name for name in names(axis) if not checked or name in manual_axes(x))
-        groups.setdefault(along, []).append(i)
+        groups.setdefault(parts_along(x, axis), []).append(i)
     for along, places in groups.items():
         if along:
             found = jax.lax.psum([leaves[i] for i in places], along)

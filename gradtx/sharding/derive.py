@@ -7,8 +7,9 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gradtx.core import GradientTransformation
-from gradtx.sharding.layout import Layout, as_axes, devices
+from gradtx.core import GradientTransformation, members
+from gradtx.placement import axes_of, spec_of
+from gradtx.sharding.layout import Layout, devices
 
 Dimension = tuple[int, int]  # a parameter's place among the leaves, and one of its dimensions
 
@@ -26,17 +27,15 @@ def derived(tx: GradientTransformation, shapes: Any, layout: Layout) -> tuple[An
     specs = _by_types(tx, shapes, layout) or [PartitionSpec()] * len(leaves)
     unknown = [i for i, x in enumerate(leaves) if x.size > 1 and not any(specs[i])]
     if unknown and any(map(any, layout.specs)) and not _is_ours(tx):
-        for i, made_of in _by_differences(tx, shapes, unknown).items():
+        for i, made_of in _by_differences(tx, shapes, leaves, unknown).items():
             specs[i] = _spec(leaves[i].shape, made_of, [x.shape for x in jax.tree.leaves(shapes)], layout)
     return state, specs
 
 
 def _is_ours(tx: GradientTransformation) -> bool:
     """Whether all its parts are of this library, which makes slots like the parameters, so that types tell all."""
-    parts = [x for x in jax.tree.leaves(tx, is_leaf=lambda x: x is not tx and isinstance(x, GradientTransformation))]
-    inner = [x for x in parts if isinstance(x, GradientTransformation)]
     foreign = hasattr(tx, "init_fn") or not type(tx).__module__.startswith("gradtx.")
-    return not foreign and all(map(_is_ours, inner))
+    return not foreign and all(map(_is_ours, members(tx)))
 
 
 def _by_types(tx: GradientTransformation, shapes: Any, layout: Layout) -> list[PartitionSpec] | None:
@@ -52,15 +51,16 @@ def _by_types(tx: GradientTransformation, shapes: Any, layout: Layout) -> list[P
     return [PartitionSpec() if x.sharding is None else x.sharding.spec for x in found]
 
 
-def _by_differences(tx: GradientTransformation, shapes: Any, wanted: Sequence[int]) -> dict[int, list[list[Dimension]]]:
-    """Of the wanted leaves the dimensions that each of theirs is made of.
+def _by_differences(
+    tx: GradientTransformation, shapes: Any, plain: Sequence[Any], wanted: Sequence[int]
+) -> dict[int, list[list[Dimension]]]:
+    """Of the wanted leaves of a state, which are given as shapes, the dimensions that each of theirs is made of.
 
     One dimension of a part of the parameters is doubled at a time. The parts are those whose number has a given binary
     digit, and those that have it not: so a number is read from the changes in 2 log2(n) traces per dimension.
     """
     params, structure = jax.tree.flatten(shapes)
     digits = max(len(params) - 1, 1).bit_length()
-    plain = jax.tree.leaves(jax.eval_shape(tx.init, shapes))
     made_of = {i: [[] for _ in plain[i].shape] for i in wanted}
 
     def changed(dimension: int, chosen: Sequence[bool]) -> dict[int, list[bool]] | None:
@@ -105,10 +105,10 @@ def _spec(
     for size, sources in zip(shape, made_of, strict=True):
         chosen = len(sources) > 1 and any(size == shapes[i][k] for i, k in sources)
         one_parameter = len({i for i, _ in sources}) == 1 and not chosen
-        axes = [a for i, k in sources for a in as_axes(layout.specs[i][k])] if one_parameter else []
+        axes = [a for i, k in sources for a in axes_of(layout.specs[i][k])] if one_parameter else []
         axes = tuple(a for a in axes if a not in used)
         while axes and size % math.prod(devices(layout.mesh, a) for a in axes):
             axes = axes[:-1]
         used |= set(axes)
-        entries.append(axes if len(axes) > 1 else axes[0] if axes else None)
-    return PartitionSpec(*entries)
+        entries.append(axes)
+    return spec_of(entries)

@@ -1,11 +1,14 @@
 """How parameters lie: their shapes, the mesh, and a specification for each."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from gradtx import paths
+from gradtx.placement import axes_of
 
 
 class Layout(NamedTuple):
@@ -51,7 +54,9 @@ def layout(owner: str, params: Any, shardings: Any = None) -> Layout:
     """
     leaves, structure = jax.tree.flatten(params)
     names = paths.names(params)
-    given = [_of(x) for x in leaves] if shardings is None else _broadcast(owner, shardings, params)
+    given = (
+        [getattr(x, "sharding", None) for x in leaves] if shardings is None else _broadcast(owner, shardings, params)
+    )
     meshes = {x.mesh for x in given if isinstance(x, NamedSharding)}
     if any(isinstance(x, PartitionSpec) for x in given) and not meshes:
         meshes = {found} if not (found := jax.sharding.get_mesh()).empty else meshes
@@ -72,19 +77,21 @@ def layout(owner: str, params: Any, shardings: Any = None) -> Layout:
     return Layout(structure, tuple(names), tuple(specs), mesh)
 
 
-def _of(x: Any) -> Any:
-    """A leaf's own sharding; None where it is not known."""
-    return getattr(x, "sharding", None)
+def shapes_of(params: Any) -> Any:
+    """The parameters as shapes and dtypes, without their shardings."""
+    dtype = lambda x: x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), dtype(x)), params)
 
 
 def _broadcast(owner: str, shardings: Any, params: Any) -> list:
     """A sharding for each leaf of the parameters, from a tree that may be a prefix of theirs."""
     leaf = lambda x: x is None or is_sharding(x) or hasattr(x, "sharding")
+    known = lambda x: PartitionSpec() if x is None else x if is_sharding(x) else x.sharding
+    places = jax.tree.map(known, shardings, is_leaf=leaf)
     try:
-        found = jax.tree.leaves(jax.tree.broadcast(shardings, params, is_leaf=leaf), is_leaf=leaf)
+        return jax.tree.leaves(jax.tree.broadcast(places, params, is_leaf=is_sharding), is_leaf=is_sharding)
     except ValueError as error:
         raise ValueError(f"`{owner}`: param_shardings has another structure than the parameters: {error}.") from error
-    return [PartitionSpec() if x is None else x if is_sharding(x) else x.sharding for x in found]
 
 
 def _spec(owner: str, name: str, sharding: Any, mesh: Any, p: Any) -> PartitionSpec:
@@ -92,11 +99,11 @@ def _spec(owner: str, name: str, sharding: Any, mesh: Any, p: Any) -> PartitionS
     spec = sharding.spec if isinstance(sharding, NamedSharding) else sharding
     if not isinstance(spec, PartitionSpec):
         return PartitionSpec()
-    shape = jax.numpy.shape(p)
+    shape = jnp.shape(p)
     entries = [axes for axes in spec if axes is not None]
     if len(spec) > len(shape):
         raise ValueError(f"`{owner}`: {name} has {len(shape)} dimensions, and its sharding {spec} has {len(spec)}.")
-    unknown = [a for axes in entries for a in as_axes(axes) if a not in mesh.shape]
+    unknown = [a for axes in entries for a in axes_of(axes) if a not in mesh.shape]
     if unknown:
         raise ValueError(f"`{owner}`: {name} is sharded over {unknown}, but the mesh has the axes {mesh.axis_names}.")
     for size, axes in zip(shape, spec, strict=False):
@@ -105,14 +112,6 @@ def _spec(owner: str, name: str, sharding: Any, mesh: Any, p: Any) -> PartitionS
     return PartitionSpec(*spec, *[None] * (len(shape) - len(spec)))
 
 
-def as_axes(entry: Any) -> tuple[str, ...]:
-    """The mesh axes of one entry of a specification."""
-    return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
-
-
 def devices(mesh: Any, entry: Any) -> int:
     """By how many devices an entry of a specification divides a dimension."""
-    count = 1
-    for axis in as_axes(entry):
-        count *= mesh.shape[axis]
-    return count
+    return math.prod(mesh.shape[axis] for axis in axes_of(entry))

@@ -12,11 +12,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from gradtx import clock, paths
 from gradtx.clock import now
 from gradtx.core import GradientTransformation, as_transformation, transformation
+from gradtx.partial import FUNCTIONS
+from gradtx.placement import axes_of, spec_of
 from gradtx.sharding.derive import derived
-from gradtx.sharding.layout import Layout, as_axes, layout
+from gradtx.sharding.layout import Layout, layout, shapes_of
 from gradtx.value import part, static
-
-FUNCTIONS = ("value_fn", "obj_fn", "grad_fn")  # extra arguments that are functions of the parameters
 
 
 def on_mesh(tx: Any, param_shardings: Any, params: Any = None) -> GradientTransformation:
@@ -31,7 +31,7 @@ def on_mesh(tx: Any, param_shardings: Any, params: Any = None) -> GradientTransf
     part of the state (ZeRO-1).
 
     It stands around the whole recipe: `on_mesh(chain(...), shardings)`, hence also in `nnx.Optimizer`. On one device,
-    in eager code, and where every mesh axis is manual (`jax.shard_map`), it does nothing.
+    in eager code, and where every mesh axis is manual (`jax.shard_map`), `update` is that of `tx`.
 
     Args:
       tx: any transformation, ours or foreign.
@@ -89,9 +89,8 @@ class OnMesh(GradientTransformation):
         state_specs = self._state_specs(updates if params is None else params)
         entered = lambda tree: jax.tree.map(_laid, tree, self._specs(tree))
         with jax.sharding.use_abstract_mesh(typed):
-            tx, time = jax.tree.map(
-                lambda x: _laid(x, PartitionSpec()) if isinstance(x, jax.Array) else x, (self.tx, now())
-            )
+            everywhere = lambda x: _laid(x, PartitionSpec()) if isinstance(x, jax.Array) else x
+            tx, time = jax.tree.map(everywhere, (self.tx, now()))
             around = {name: self._outside(f, outer, typed) for name, f in extra.items() if name in FUNCTIONS}
             arrays = {name: entered(x) for name, x in extra.items() if name not in around}
             with nullcontext() if time is None else clock.time(time):
@@ -121,7 +120,7 @@ class OnMesh(GradientTransformation):
         """A specification for each leaf of the state."""
         if unknown := set(paths.names(params)) - set(self.layout.names):
             raise ValueError(f"`on_mesh`: param_shardings has none for {min(unknown)!r}: it has {self.layout.names}.")
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
+        shapes = shapes_of(params)
         places = [NamedSharding(self.layout.mesh, spec) for spec in jax.tree.leaves(self._specs(params))]
         state, found = derived(self.tx, shapes, layout("on_mesh", shapes, jax.tree.structure(params).unflatten(places)))
         return jax.tree.structure(state).unflatten(found)
@@ -164,9 +163,8 @@ def _laid(x: Any, spec: PartitionSpec) -> Any:
     if not hasattr(x, "dtype") and not isinstance(x, (int, float, complex)):
         return x
     manual = jax.sharding.get_abstract_mesh().manual_axes
-    axes = [tuple(a for a in as_axes(entry) if a not in manual) for entry in spec]
     return jax.sharding.reshard(
-        jnp.asarray(x), PartitionSpec(*[a if len(a) > 1 else a[0] if a else None for a in axes])
+        jnp.asarray(x), spec_of([a for a in axes_of(entry) if a not in manual] for entry in spec)
     )
 
 
@@ -176,8 +174,10 @@ def _untyped(tree: Any, outer: Any) -> Any:
     def leaf(x):
         if not isinstance(x, jax.core.Tracer):
             return x
-        axes = [tuple(a for a in as_axes(entry) if a in outer.explicit_axes) for entry in jax.typeof(x).sharding.spec]
-        return jax.sharding.reshard(x, PartitionSpec(*[a if len(a) > 1 else a[0] if a else None for a in axes]))
+        spec = jax.typeof(x).sharding.spec
+        return jax.sharding.reshard(
+            x, spec_of([a for a in axes_of(entry) if a in outer.explicit_axes] for entry in spec)
+        )
 
     with jax.sharding.use_abstract_mesh(outer):
         return jax.tree.map(leaf, tree)

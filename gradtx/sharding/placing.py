@@ -11,7 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from gradtx.apply import apply_updates
 from gradtx.core import GradientTransformation, as_transformation
 from gradtx.sharding.derive import derived
-from gradtx.sharding.layout import Layout, is_sharding, layout
+from gradtx.sharding.layout import Layout, is_sharding, layout, shapes_of
 from gradtx.sharding.mesh import OnMesh, on_mesh
 
 
@@ -50,7 +50,7 @@ def abstract_state(
     Arguments and errors: `state_shardings`.
     """
     tx, found = _known(tx, params_or_shapes, param_shardings)
-    shapes = jax.tree.map(_shape, params_or_shapes)
+    shapes = shapes_of(params_or_shapes)
     if found.mesh is None:
         state = jax.eval_shape(tx.init, shapes)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=found.place), state)
@@ -156,10 +156,6 @@ def _known(tx: Any, params: Any, param_shardings: Any) -> tuple[GradientTransfor
     if isinstance(tx, OnMesh):
         tx, param_shardings = tx.tx, tx.layout.shardings() if param_shardings is None else param_shardings
     return tx, layout("state_shardings", params, param_shardings)
-
-
-def _shape(x: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
 
 
 def _within(mesh: Any) -> Any:

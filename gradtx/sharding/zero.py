@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gradtx.sharding.layout import as_axes, devices, layout
+from gradtx.placement import axes_of, spec_of
+from gradtx.sharding.layout import devices, layout
 
 
 def zero(params: Any, param_shardings: Any = None, axis: Any = "data", *, min_bytes: int = 0) -> Any:
@@ -34,21 +35,20 @@ def zero(params: Any, param_shardings: Any = None, axis: Any = "data", *, min_by
     found = layout("zero", params, param_shardings)
     if found.mesh is None:
         raise ValueError("`zero`: the parameters lie on one device: give `param_shardings` on a mesh.")
-    axes = as_axes(axis)
+    axes = axes_of(axis)
     if unknown := [a for a in axes if a not in found.mesh.shape]:
         raise ValueError(f"`zero`: axis has {unknown}, but the mesh has the axes {found.mesh.axis_names}.")
     parts = devices(found.mesh, axes)
 
     def leaf(p: Any, spec: PartitionSpec) -> NamedSharding:
         shape = jnp.shape(p)
-        taken = {a for entry in spec for a in as_axes(entry)}
+        taken = {a for entry in spec for a in axes_of(entry)}
         left = [n // devices(found.mesh, entry) for n, entry in zip(shape, spec, strict=True)]
         divisible = [k for k, n in enumerate(left) if n and n % parts == 0]
-        entries = list(spec)
+        entries = [axes_of(entry) for entry in spec]
         if divisible and not taken & set(axes) and p.size * p.dtype.itemsize >= min_bytes:
             k = max(divisible, key=lambda k: (spec[k] is None, left[k]))
-            together: Any = (*as_axes(spec[k]), *axes)
-            entries[k] = together if len(together) > 1 else together[0]
-        return NamedSharding(found.mesh, PartitionSpec(*entries))
+            entries[k] += axes
+        return NamedSharding(found.mesh, spec_of(entries))
 
     return found.structure.unflatten(map(leaf, jax.tree.leaves(params), found.specs))

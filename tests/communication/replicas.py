@@ -85,6 +85,15 @@ def assert_same_on_all(tree):
         assert np.array_equal(x, np.broadcast_to(x[:1], x.shape))
 
 
+def assert_nothing_lost(names, params, updates, error, atol):
+    """What was sent and what is left sum to the gradients, of what `run` returns."""
+    for k in names:
+        before = np.concatenate([np.broadcast_to(PARAMS[k], (N, 1, *SHAPES[k])), params[k][:, :-1]], axis=1)
+        given = np.mean(np.sum(COUPLING * before + DRIFT[k], axis=1), axis=0)
+        sent, left = np.sum(updates[k][0], axis=0), np.mean(error[k], axis=0)
+        np.testing.assert_allclose(sent + left, given, rtol=1e-12, atol=atol)
+
+
 def mean(grads):
     return {k: np.mean([g[k] for g in grads], axis=0) for k in grads[0]}
 

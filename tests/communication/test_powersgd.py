@@ -8,7 +8,20 @@ import pytest
 import gradtx
 from benchmarks.collectives import collectives
 
-from .replicas import DRIFT, PARAMS, SETTINGS, SHAPES, N, assert_same_on_all, cast, mean, oracle, program, run
+from .replicas import (
+    DRIFT,
+    PARAMS,
+    SETTINGS,
+    SHAPES,
+    N,
+    assert_nothing_lost,
+    assert_same_on_all,
+    cast,
+    mean,
+    oracle,
+    program,
+    run,
+)
 
 MATRICES = ("matrix", "wide")
 TX = gradtx.chain(gradtx.powersgd(2, "data"), gradtx.scale_by_learning_rate(0.1))
@@ -57,11 +70,7 @@ def test_in_float32_all_devices_agree_to_the_bit():
 def test_nothing_is_lost():
     """What was sent and what is left sum to the gradients."""
     params, updates, state = run(gradtx.powersgd(1, "data"))
-    for k in MATRICES:
-        before = np.concatenate([np.broadcast_to(PARAMS[k], (N, 1, *SHAPES[k])), params[k][:, :-1]], axis=1)
-        given = np.mean(np.sum(0.125 * before + DRIFT[k], axis=1), axis=0)
-        sent, left = np.sum(updates[k][0], axis=0), np.mean(state.error[k], axis=0)
-        np.testing.assert_allclose(sent + left, given, rtol=1e-12, atol=1e-12)  # some hundred roundings of 1e-16
+    assert_nothing_lost(MATRICES, params, updates, state.error, atol=1e-12)  # some hundred roundings of 1e-16
 
 
 def test_a_rank_that_saves_nothing_sends_the_mean():

@@ -118,6 +118,24 @@ def test_shardings_alone_tell_enough_also_where_they_are_shorter_than_the_shapes
     chex.assert_trees_all_close(jax.device_get(updates), jax.device_get(expected), rtol=1e-5)  # norms, in another order
 
 
+@pytest.mark.parametrize("axis_type", AXIS_TYPES, ids=["auto", "explicit"])
+def test_what_is_no_floating_parameter_is_passed_over(axis_type):
+    mesh = mesh_of("fsdp", axis_type)
+    put = lambda x: jax.device_put(x, NamedSharding(mesh, P()))
+    others = {"absent": None, "key": put(jax.random.key(0)), "number": put(jnp.arange(8))}
+    params, tx = others | on(mesh), gradtx.adam(1e-3)
+    for known in (params, sharding.on_mesh(tx, params).layout.shardings()):
+        state = sharding.init_sharded(sharding.on_mesh(tx, known), params)
+        assert state["scale_by_adam"].mu["w"].sharding.is_equivalent_to(params["w"].sharding, 2)
+        assert state["scale_by_adam"].mu["key"] is None
+    grads = dict.fromkeys(others) | on(mesh, 1)
+    expected, _ = tx.update(jax.device_get(on(mesh, 1)), tx.init(jax.device_get(on(mesh))))
+    with jax.set_mesh(mesh):
+        found, _ = jax.jit(sharding.on_mesh(tx, params).update)(grads, state, params)
+    for name, x in expected.items():
+        np.testing.assert_allclose(found[name], x, rtol=1e-6)  # elementwise: fusions
+
+
 def test_a_foreign_update_that_explicit_axes_forbid():
     mesh = mesh_of("fsdp", AxisType.Explicit)
     whiten = optax.GradientTransformation(
