@@ -41,14 +41,15 @@ def explicit_mesh(x: Array) -> AbstractMesh | None:
 
 
 def spread(
-    fn: Callable[..., Array],
+    given: Callable[..., tuple[Array, ...]],
     operands: Sequence[Array],
-    leaves: Sequence[Array],
-    axes: Sequence["Axes"],
-    dtypes: Sequence[Any],
+    items: Sequence[Sequence[Array]],
+    item_axes: Sequence[Sequence["Axes"]],
     most: int,
-) -> list[Array]:
-    """As `map_matrices`, of leaves on one mesh, in `dtypes`, each result sharded as its leaf."""
+) -> list[list[Array]]:
+    """As `map_stacks`, of items on one mesh, each result sharded as what it takes the place of."""
+    leaves, axes, dtypes = [x for (x,) in items], [a for (a,) in item_axes], [x.dtype for (x,) in items]
+    fn = lambda x, *operands: given((x,), *operands)[0]
     mesh: Any = explicit_mesh(leaves[0])
     explicit = {name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit}
     specs = [(*(spec := jax.typeof(x).sharding.spec), *[None] * (x.ndim - len(spec))) for x in leaves]
@@ -76,7 +77,9 @@ def spread(
     placed = [PartitionSpec(*spec) for spec in specs]
     names = explicit if len(explicit) < len(mesh.axis_names) else set()  # none named: all that may be
     mapped = jax.shard_map(on_each, mesh=mesh, in_specs=(placed, PartitionSpec()), out_specs=placed, axis_names=names)
-    return jax.jit(mapped)(list(leaves), list(operands))  # outside of `jit`, one by one would take ten times as long
+    return [
+        [x] for x in jax.jit(mapped)(list(leaves), list(operands))
+    ]  # outside of `jit`, one by one would take ten times as long
 
 
 def _share(shape: Sequence[int], spec: Sequence[Any], axes: "Axes", sizes: dict[str, int]) -> Share:
@@ -97,7 +100,7 @@ def _share(shape: Sequence[int], spec: Sequence[Any], axes: "Axes", sizes: dict[
 
     _, rows, columns = axes.sizes(shape)
     ways = [axes] if rows <= columns else []
-    ways += [axes._replace(rows=axes.columns, columns=axes.rows)] if rows >= columns else []
+    ways += [axes.transposed] if rows >= columns else []
     axes = min(ways, key=lambda a: form(a.rows) + form(a.columns))  # square ones lie the same way if they can
     used = {name for i in (*axes.rows, *axes.columns) for name in names(i)}
     kept = {name for i in axes.batch for name in names(i)}
@@ -108,11 +111,11 @@ def _share(shape: Sequence[int], spec: Sequence[Any], axes: "Axes", sizes: dict[
 
 def _as_blocks(x: Array, axes: "Axes") -> Array:
     matrices = math.prod(x.shape[i] for i in axes.batch)
-    return _shaped(x.transpose(sum(axes, ())), (matrices, x.size // matrices))
+    return _shaped(x.transpose(axes.order), (matrices, x.size // matrices))
 
 
 def _from_blocks(x: Array, axes: "Axes", shape: Sequence[int]) -> Array:
-    order = sum(axes, ())
+    order = axes.order
     return _shaped(x, [shape[i] for i in order]).transpose([order.index(i) for i in range(len(order))])
 
 

@@ -11,22 +11,38 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from gradtx.linalg.distributed import explicit_mesh, spread
-from gradtx.placement import manual_axes, on_one_device
+from gradtx.placement import manual_axes, on_one_device, zeros_of_axes
 
 MOST = 2**26  # bytes of matrices that are stacked; beyond, a device is busy with fewer
 
 
 class Axes(NamedTuple):
-    """The axes of an array that holds matrices, each axis in one of three groups."""
+    """The axes of an array that holds matrices, or tensors of any other rank: each axis in one group."""
 
     batch: tuple[int, ...]
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
+    sides: tuple[tuple[int, ...], ...]  # of a matrix two, its rows and its columns; each the product of its axes
 
-    def sizes(self, shape: Sequence[int]) -> tuple[int, int, int]:
-        """How many matrices an array of this shape holds, their rows, and their columns."""
-        matrices, rows, columns = (math.prod(shape[i] for i in group) for group in self)
-        return matrices, rows, columns
+    @property
+    def rows(self) -> tuple[int, ...]:
+        return self.sides[0]
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        return self.sides[1]
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """All axes, the batch first."""
+        return self.batch + sum(self.sides, ())
+
+    @property
+    def transposed(self) -> "Axes":
+        """The same matrices with rows for columns."""
+        return Axes(self.batch, self.sides[::-1])
+
+    def sizes(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """How many tensors an array of this shape holds, and the size of each side: of matrices rows and columns."""
+        return tuple(math.prod(shape[i] for i in group) for group in (self.batch, *self.sides))
 
 
 def axes(ndim: int, rows: int | Sequence[int], columns: int | Sequence[int]) -> Axes:
@@ -46,17 +62,22 @@ def axes(ndim: int, rows: int | Sequence[int], columns: int | Sequence[int]) -> 
     together = row_axes + column_axes
     if len(set(together)) < len(together):
         raise ValueError(f"of its {ndim} dimensions one is named twice in the axes {named[0]} and {named[1]}")
-    return Axes(tuple(i for i in range(ndim) if i not in together), row_axes, column_axes)
+    return Axes(tuple(i for i in range(ndim) if i not in together), (row_axes, column_axes))
+
+
+def every_axis(ndim: int) -> Axes:
+    """The axes of one tensor, of which each is a side."""
+    return Axes((), tuple((i,) for i in range(ndim)))
 
 
 def as_matrices(x: Array, axes: Axes) -> Array:
-    """The matrices in an array, stacked along a first axis."""
-    return x.transpose(sum(axes, ())).reshape(axes.sizes(x.shape))
+    """The matrices in an array, or its tensors, stacked along a first axis."""
+    return x.transpose(axes.order).reshape(axes.sizes(x.shape))
 
 
 def from_matrices(matrices: Array, axes: Axes, shape: Sequence[int]) -> Array:
     """The array of this shape that holds the matrices: the inverse of `as_matrices`."""
-    order = sum(axes, ())
+    order = axes.order
     return matrices.reshape([shape[i] for i in order]).transpose([order.index(i) for i in range(len(order))])
 
 
@@ -69,87 +90,134 @@ def map_matrices(
     dtype: DTypeLike | None = None,
     max_bytes: int = MOST,
 ) -> list[Array]:
-    """`fn` of every matrix in the leaves. Those of one shape are computed together, tall ones as their transposes.
-
-    How depends on what is known of where the leaves lie:
-
-    - On one device, and in a function that `jax.shard_map` maps along all axes of its mesh: stacked.
-    - On several, where types tell how leaves are sharded (on a mesh with Explicit axes): each device computes some of
-      the matrices, whole. For each shape their parts travel in one all-to-all, and back in another. Matrices that are
-      the same on several devices are divided among these, and gathered.
-    - On several, where types do not tell: each leaf is computed for itself, and XLA decides what travels.
-
-    In the second case, of n matrices sharded along mesh axes with D devices, each device computes ceil(n / D), and
-    sends as much each way; where D does not divide n, some are computed again for nothing. One alone is gathered, and
-    computed on every device: that moves half as much. Mesh axes along which matrices are replicated count among the D
-    too, as far as they make ceil(n / D) smaller; to gather along them moves about what is then sent less. A batch axis
-    that is sharded (experts) stays where it is, and nothing travels along it. Leaves of one shape are together if they
-    are sharded along the same mesh axes, be it in other dimensions. A result is sharded as its leaf. Outside of `jit`
-    each call compiles there.
+    """`fn` of every matrix in the leaves: `map_stacks` of one array each, tall ones as their transposes.
 
     Args:
       fn: from matrices stacked along a first axis, with at most as many rows as columns, and the operands, to as many
         matrices of that shape and dtype. It must compute each for itself, and of a transpose the transpose.
       leaves: arrays of two or more dimensions.
       axes: of each leaf.
-      operands: pytrees of what else `fn` takes, whole on every device. `fn` must hold no traced array of its own: JAX
-        knows only those that are handed to each device.
+      operands, max_bytes: see `map_stacks`.
       dtype: what real matrices are rounded to before they travel, and what `fn` is given; None, the leaf's. Results
         have the leaf's.
-      max_bytes: of the matrices of a shape that are on a device at a time, at least one; beyond, they are computed in
-        rounds, each with its own collectives. On one device a leaf is not divided.
+    """
+    leaves = [jnp.asarray(x) for x in leaves]
+    narrow = [x if dtype is None or jnp.iscomplexobj(x) else x.astype(dtype) for x in leaves]
+    flat = [wide(x, a) for x, a in zip(leaves, axes, strict=True)]
+    found = map_stacks(
+        lambda x, *rest: (fn(*x, *rest),), [(x,) for x in narrow], [(a,) for a in flat], operands, max_bytes=max_bytes
+    )
+    return [y.astype(x.dtype) for x, (y,) in zip(leaves, found, strict=True)]
+
+
+def wide(x: Array, axes: Axes) -> Axes:
+    """The axes with which the matrices in an array have at most as many rows as columns."""
+    _, rows, columns = axes.sizes(x.shape)
+    return axes if rows <= columns else axes.transposed
+
+
+def map_stacks(
+    fn: Callable[..., Sequence[Array]],
+    items: Sequence[Sequence[Array]],
+    axes: Sequence[Sequence[Axes]],
+    operands: Sequence[Any] = (),
+    *,
+    max_bytes: int = MOST,
+) -> list[list[Array]]:
+    """`fn` of every tensor in the items. An item is arrays that belong together: of a leaf its gradient, its state.
+
+    Items of the same shapes and dtypes are computed together, stacked. How depends on what is known of where they lie:
+
+    - On one device, and in a function that `jax.shard_map` maps along all axes of its mesh: stacked.
+    - On several, where types tell how arrays are sharded (on a mesh with Explicit axes): each device computes some of
+      the tensors, whole. For each shape their parts travel in one all-to-all, and back in another. Those that are the
+      same on several devices are divided among these, and gathered.
+    - On several, where types do not tell: each item is computed for itself, and XLA decides what travels.
+
+    In the second case, of n matrices sharded along mesh axes with D devices, each device computes ceil(n / D), and
+    sends as much each way; where D does not divide n, some are computed again for nothing. One alone is gathered, and
+    computed on every device: that moves half as much. Mesh axes along which matrices are replicated count among the D
+    too, as far as they make ceil(n / D) smaller; to gather along them moves about what is then sent less. A batch axis
+    that is sharded (experts) stays where it is, and nothing travels along it. Items of one shape are together if they
+    are sharded along the same mesh axes, be it in other dimensions. A result is sharded as what it takes the place of.
+    Outside of `jit` each call compiles there.
+
+    Args:
+      fn: from a tuple of stacks, one for each array of an item, and the operands, to as many stacks or fewer: each of
+        the shape and dtype of the array in its place. It must compute each tensor along the first axis for itself.
+      items: of each, arrays that hold equally many tensors.
+      axes: of each array of each item. All batches of an item are sharded alike.
+      operands: pytrees of what else `fn` takes, whole on every device. `fn` must hold no traced array of its own: JAX
+        knows only those that are handed to each device.
+      max_bytes: of the stacks that are on a device at a time, at least one tensor of each; beyond, they are computed in
+        rounds, each with its own collectives. On one device an item is not divided.
     """
     flat, structure = jax.tree.flatten(list(operands))
     places = [i for i, x in enumerate(flat) if isinstance(x, jax.Array)]  # numbers stay constants
 
-    def given(stack: Array, *arrays: Array) -> Array:
+    def given(stacks: Sequence[Array], *arrays: Array) -> tuple[Array, ...]:
         every = dict(enumerate(flat)) | dict(zip(places, arrays, strict=True))
-        return fn(stack, *structure.unflatten(every.values()))
+        return tuple(fn(tuple(stacks), *structure.unflatten(every.values())))
 
-    leaves, arrays = [jnp.asarray(x) for x in leaves], [flat[i] for i in places]
-    dtypes = [x.dtype if dtype is None or jnp.iscomplexobj(x) else jnp.dtype(dtype) for x in leaves]
+    arrays = [flat[i] for i in places]
     meshes: dict = {}
-    for i, x in enumerate(leaves):
-        meshes.setdefault(explicit_mesh(x), []).append(i)
+    for i, item in enumerate(items):
+        meshes.setdefault(explicit_mesh(item[0]), []).append(i)
     found = {}
     for mesh, group in meshes.items():
-        mine, mine_axes, mine_dtypes = ([every[i] for i in group] for every in (leaves, axes, dtypes))
+        mine, mine_axes = [list(items[i]) for i in group], [list(axes[i]) for i in group]
         compute = _beside if mesh is None else spread
-        found |= zip(group, compute(given, arrays, mine, mine_axes, mine_dtypes, max_bytes), strict=True)
-    return [found[i] for i in range(len(leaves))]
+        found |= zip(group, compute(given, arrays, mine, mine_axes, max_bytes), strict=True)
+    return [found[i] for i in range(len(items))]
 
 
 def _beside(
-    fn: Callable[..., Array],
+    fn: Callable[..., tuple[Array, ...]],
     operands: Sequence[Array],
-    leaves: Sequence[Array],
-    axes: Sequence[Axes],
-    dtypes: Sequence[Any],
+    items: Sequence[Sequence[Array]],
+    axes: Sequence[Sequence[Axes]],
     most: int,
-) -> list[Array]:
-    """As `map_matrices`, where no type says that a leaf is sharded."""
-    wide = [columns >= rows for _, rows, columns in (a.sizes(x.shape) for a, x in zip(axes, leaves, strict=True))]
-    stacks = [as_matrices(x, a).astype(dtype) for x, a, dtype in zip(leaves, axes, dtypes, strict=True)]
-    stacks = [x if flat else x.mT for x, flat in zip(stacks, wide, strict=True)]
-    if any(isinstance(x, jax.core.Tracer) for x in (*stacks, *operands)):
+) -> list[list[Array]]:
+    """As `map_stacks`, where no type says that an array is sharded."""
+    stacks = [[as_matrices(x, a) for x, a in zip(*both, strict=True)] for both in zip(items, axes, strict=True)]
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((stacks, operands))):
         fn = jax.jit(fn)  # stacks of one shape share a trace
-    found = {}
+    found: dict[int, list[Array]] = {}
     for group in _together(stacks, most):
-        stack = jnp.concatenate([stacks[i] for i in group]) if len(group) > 1 else stacks[group[0]]
-        ends = [sum(len(stacks[i]) for i in group[: n + 1]) for n in range(len(group) - 1)]
-        found |= zip(group, jnp.split(fn(stack, *operands), ends), strict=True)
-    back = [found[i] if wide[i] else found[i].mT for i in range(len(stacks))]
-    return [from_matrices(m.astype(x.dtype), a, x.shape) for m, a, x in zip(back, axes, leaves, strict=True)]
+        joined = [jnp.concatenate(xs) if len(xs) > 1 else xs[0] for xs in zip(*[stacks[i] for i in group], strict=True)]
+        ends = [sum(len(stacks[i][0]) for i in group[: n + 1]) for n in range(len(group) - 1)]
+        results = [jnp.split(y, ends) for y in fn(joined, *operands)]
+        for n, i in enumerate(group):
+            places = zip(results, axes[i], items[i], strict=False)
+            found[i] = [from_matrices(parts[n], a, x.shape) for parts, a, x in places]
+    return [found[i] for i in range(len(items))]
 
 
-def _together(stacks: list[Array], most: int) -> list[list[int]]:
-    """The places of the stacks that are computed as one: of a dtype and a matrix shape, up to `most` bytes."""
+def _together(stacks: list[list[Array]], most: int) -> list[list[int]]:
+    """The places of the items that are computed as one: of the same shapes and dtypes, up to `most` bytes."""
     if not on_one_device() and not jax.sharding.get_abstract_mesh().are_all_axes_manual:
         return [[i] for i in range(len(stacks))]
+    size = lambda i: sum(x.nbytes for x in stacks[i])
     groups: dict = {}
-    for i, x in enumerate(stacks):
-        bundles = groups.setdefault((x.dtype, x.shape[1:], manual_axes(x)), [[]])
-        if bundles[-1] and sum(stacks[j].nbytes for j in bundles[-1]) + x.nbytes > most:
+    for i, item in enumerate(stacks):
+        bundles = groups.setdefault(tuple((x.dtype, x.shape[1:], manual_axes(x)) for x in item), [[]])
+        if bundles[-1] and sum(map(size, bundles[-1])) + size(i) > most:
             bundles.append([])
         bundles[-1].append(i)
     return [bundle for bundles in groups.values() for bundle in bundles]
+
+
+def factors(x: Array, axes: Axes, *, dtype: DTypeLike | None = None) -> list[Array]:
+    """Zeros, d x d for each side of size d of the tensors in an array, with its batch axes before: where statistics of
+    the sides are kept. Each lies where its side does.
+    """
+    made_of = [(i,) for i in axes.batch]
+    size = lambda side: math.prod(x.shape[i] for i in side)
+    shape = lambda side: (*[x.shape[i] for i in axes.batch], size(side), size(side))
+    return [zeros_of_axes(x, [*made_of, side, ()], shape=shape(side), dtype=dtype) for side in axes.sides]
+
+
+def factor_axes(axes: Axes) -> Axes:
+    """The axes of each of the `factors`."""
+    n = len(axes.batch)
+    return Axes(tuple(range(n)), ((n,), (n + 1,)))

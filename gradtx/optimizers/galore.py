@@ -153,7 +153,7 @@ class scale_by_galore(GradientTransformation):
     def _shapes(self, shape: tuple[int, ...], axes: Axes) -> tuple[tuple, tuple]:
         """The shapes of P and of R, each with the axes that its dimensions are made of."""
         matrices, m, n = axes.sizes(shape)
-        rank, (batch, rows, columns) = (min(self.rank, m, n), ()), axes
+        rank, batch, (rows, columns) = (min(self.rank, m, n), ()), axes.batch, axes.sides
         longer, low = ((m, rows), [rank, (n, columns)]) if m >= n else ((n, columns), [(m, rows), rank])
         several = [(matrices, batch)] if batch else []
         p, r = (tuple(zip(*several, *dims, strict=True)) for dims in ([longer, rank], low))

@@ -39,7 +39,7 @@ def check(mesh, leaves, places, **options):
     """Each result is that of its leaf's matrices, and lies as the leaf does. Returns what traveled."""
     program = compiled(mesh, leaves, places, **options)
     for x, found, place in zip(leaves, program(leaves), places, strict=True):
-        order = sum(place, ())
+        order = place.order
         matrices = np.asarray(x, np.float64).transpose(order).reshape(place.sizes(x.shape))
         wanted = cubic(matrices).reshape([x.shape[i] for i in order]).transpose(np.argsort(order))
         assert found.dtype == x.dtype and found.sharding.is_equivalent_to(x.sharding, x.ndim)
