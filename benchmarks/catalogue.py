@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx import leafwise
+from gradtx.core import GradientTransformation, transformation
+from gradtx.value import part, static
 
 
 class Entry(NamedTuple):
@@ -40,6 +42,25 @@ def _is_vector(params: Any) -> Any:
 def _is_matrix(params: Any) -> Any:
     """Not of empty ones, by whose shape Optax divides."""
     return jax.tree.map(lambda p: p.ndim == 2 and p.size > 0, params)
+
+
+@transformation
+class _Given(GradientTransformation):
+    """A transformation that is given more than the steps of the tests give."""
+
+    inner: GradientTransformation = part()
+    extra: Callable = static()  # keyword arguments of `update`
+
+    def init(self, params):
+        return self.inner.bare_init(params)
+
+    def update(self, updates, state, params=None, **extra):
+        return self.inner.bare_update(updates, state, params, **extra, **self.extra())
+
+
+def _logits() -> Any:
+    """Of two heads, one of which is too loud."""
+    return {"max_logits": {"dense": jnp.array([0.25, 2.0])}}
 
 
 class _LastTwoAxes(NamedTuple):
@@ -413,6 +434,22 @@ CATALOGUE = {
         lambda lib: _muon_all(lib, _stacks),
         theirs=lambda optax: _muon_all(optax, lambda params: _stacks(params, optax.contrib.MuonDimensionNumbers)),
     ),
+    "normuon": Entry(lambda lib: lib.normuon(1e-3, weight_dimension_numbers=_stacks)),
+    "normuon spectral": Entry(
+        lambda lib: lib.normuon(
+            1e-3,
+            lib.trace(0.95),
+            orthogonalizer=lib.newton_schulz("polar_express", 3, gram=True),
+            shape_rule="spectral",
+        )
+    ),
+    "adamuon": Entry(lambda lib: lib.adamuon(1e-3, weight_dimension_numbers=_stacks)),
+    "orthogonalize": Entry(
+        lambda lib: lib.matrices_and_others(
+            lib.chain(lib.equalize_neurons(), lib.orthogonalize(), lib.equalize_matrices(), lib.scale(-1e-3)),
+            lib.sgd(1e-3),
+        )
+    ),
     "contrib.scale_by_muon": Entry(
         lambda lib: lib.masked(lib.contrib.scale_by_muon(preconditioning="schatten"), _is_matrix),
         theirs=lambda optax: optax.masked(
@@ -430,6 +467,26 @@ CATALOGUE = {
             _is_matrix,
         ),
     ),
+    "normalize_matrices": Entry(lambda lib: lib.normalize_matrices()),
+    "relative_update": Entry(lambda lib: lib.relative_update(0.35)),
+    "relative_update output": Entry(lambda lib: lib.relative_update(1.0, 1.0, "output")),
+    "keep_norm": Entry(lambda lib: lib.masked(lib.keep_norm(), _is_matrix)),
+    "radial_brake": Entry(lambda lib: lib.radial_brake()),
+    "radial_brake norm": Entry(lambda lib: lib.radial_brake(0.25, 0.75, "norm")),
+    "decay_weights": Entry(lambda lib: lib.decay_weights(0.1, 0.1)),
+    "decay_weights cautious": Entry(lambda lib: lib.decay_weights(0.1, 0.1, cautious=True, of="old")),
+    "hyperball": Entry(lambda lib: lib.masked(lib.hyperball(lib.scale_by_adam(), 0.018), _is_matrix)),
+    "scale_by_lmo": Entry(lambda lib: lib.scale_by_lmo()),
+    "scale_by_lmo sign": Entry(lambda lib: lib.scale_by_lmo("sign")),
+    "scion": Entry(lambda lib: lib.scion(1e-3)),
+    "scion rownorm": Entry(lambda lib: lib.masked(lib.scion(1e-3, 0.9, "rownorm", 3.0, constrained=False), _is_matrix)),
+    "scale_by_dion": Entry(lambda lib: lib.masked(lib.scale_by_dion(2), _is_matrix)),
+    "dion": Entry(lambda lib: lib.dion(1e-3, rank_fraction=0.5, weight_dimension_numbers=_stacks)),
+    "scale_by_dion2": Entry(lambda lib: lib.masked(lib.scale_by_dion2(0.5, b2=0.9), _is_matrix)),
+    "dion2": Entry(lambda lib: lib.dion2(1e-3, 0.5, weight_dimension_numbers=_stacks)),
+    "nordion2": Entry(lambda lib: lib.nordion2(1e-3)),
+    # "masked" as above
+    "qk_clip masked": Entry(lambda lib: _Given(lib.qk_clip(0.5, query="kernel$", key="bias$", fused=True), _logits)),
     "contrib.scale_by_galore": Entry(lambda lib: lib.contrib.scale_by_galore(2), differs="`galore`"),
     "contrib.galore": Entry(
         lambda lib: lib.contrib.galore(1e-3, weight_decay=0.01), moves=(49, 12.1), differs="`galore`"
@@ -437,6 +494,58 @@ CATALOGUE = {
     "contrib.galore lion": Entry(
         lambda lib: lib.contrib.galore(1e-3, 3, 2, 0.25, lib.scale_by_lion(), 0.01), differs="`galore`"
     ),
+    "graft": Entry(lambda lib: lib.graft(lib.scale_by_adam(), lib.sgd(0.1, 0.9))),
+    "scale_by_shampoo": Entry(lambda lib: lib.scale_by_shampoo(eps=0.1)),  # beyond the rounding of a factor of low rank
+    "scale_by_shampoo grafted blocks": Entry(
+        lambda lib: lib.scale_by_shampoo(
+            eps=0.1, block_size=4, b3=0.5, frequency=2, merge_dims="last", graft="rmsprop_normalized"
+        )
+    ),
+    "scale_by_shampoo newton": Entry(
+        lambda lib: lib.scale_by_shampoo(None, 1.0, 0.1, root="newton", sides="inputs", product_dtype="bfloat16")
+    ),
+    "shampoo": Entry(lambda lib: lib.shampoo(1e-2, eps=0.1, weight_decay=0.01, momentum=0.9, graft="adam", start=2)),
+    # A first gradient of 4 x 6 says nothing of two directions of its long side: a rounding decides where they lie. So
+    # bases of the short side alone.
+    "in_eigenbasis": Entry(lambda lib: lib.in_eigenbasis(lib.scale_by_adam(), max_dim=4)),
+    "in_eigenbasis kl": Entry(
+        lambda lib: lib.in_eigenbasis(
+            lib.chain(lib.ema(0.9), lib.scale_by_eigenvalues()),
+            *(0.9, 2, None, 4),
+            statistics="kl",
+            decomposition="eigh",
+            refresh="before",
+            first="gradient",
+            sort=False,
+        )
+    ),
+    "scale_by_soap": Entry(lambda lib: lib.scale_by_soap(precondition_frequency=2, max_precond_dim=4)),
+    "soap": Entry(lambda lib: lib.soap(1e-3, max_precond_dim=4)),
+    "soap merged": Entry(
+        lambda lib: lib.soap(1e-3, max_precond_dim=5, merge_dims=True, normalize_grads=True, correct_bias=False)
+    ),
+    "kl_soap": Entry(lambda lib: lib.kl_soap(1e-3, max_precond_dim=4)),
+    "scale_by_kl_shampoo": Entry(lambda lib: lib.scale_by_kl_shampoo(max_precond_dim=4)),
+    "kl_shampoo": Entry(lambda lib: lib.kl_shampoo(1e-3, max_precond_dim=4)),
+    "scale_by_soap_muon": Entry(lambda lib: lib.masked(lib.scale_by_soap_muon(max_precond_dim=4), _is_matrix)),
+    "soap_muon": Entry(lambda lib: lib.soap_muon(1e-3, max_precond_dim=4, adam_learning_rate=1e-4)),
+    "scale_by_filtered_adam": Entry(lambda lib: lib.scale_by_filtered_adam(b3=0.5)),
+    "eshampoo": Entry(lambda lib: lib.eshampoo(1e-3, frequency=2, max_dim=4, vectors=False)),
+    "decay_after_step": Entry(lambda lib: lib.decay_after_step(0.1, 0.1)),
+    "scale_by_psgd_kron": Entry(lambda lib: lib.scale_by_psgd_kron()),
+    "scale_by_psgd_kron rarely": Entry(
+        lambda lib: lib.scale_by_psgd_kron(
+            0.5, 0.5, memory_save_mode="one_diag", momentum_into_precond_update=False, precond_dtype="bfloat16"
+        )
+    ),
+    "psgd_kron": Entry(lambda lib: lib.psgd_kron(1e-3, weight_decay=0.01)),
+    "scale_by_psgd_whiten": Entry(lambda lib: lib.scale_by_psgd_whiten()),
+    "scale_by_psgd_whiten quadratic": Entry(
+        lambda lib: lib.scale_by_psgd_whiten(
+            momentum=0.9, dq="QUAD4P", update_preconditioner_first=False, whiten_grad=False
+        )
+    ),
+    "psgd_whiten": Entry(lambda lib: lib.psgd_whiten(1e-3, momentum=0.9, weight_decay=0.01)),
     # methods that send less, of one device
     "majority_sign": Entry(lambda lib: lib.majority_sign()),
     "powersgd": Entry(lambda lib: lib.powersgd(2)),

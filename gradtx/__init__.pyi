@@ -35,9 +35,14 @@ from gradtx.combine.conditional import ConditionallyTransformState as Conditiona
 from gradtx.combine.conditional import ConditionFn as ConditionFn
 from gradtx.combine.conditional import conditionally_mask as conditionally_mask
 from gradtx.combine.conditional import conditionally_transform as conditionally_transform
+from gradtx.combine.dimensions import MuonDimensionNumbers as MuonDimensionNumbers
+from gradtx.combine.eigenbasis import InEigenbasisState as InEigenbasisState
+from gradtx.combine.eigenbasis import in_eigenbasis as in_eigenbasis
 from gradtx.combine.flatten import flatten as flatten
 from gradtx.combine.freezing import freeze as freeze
 from gradtx.combine.freezing import selective_transform as selective_transform
+from gradtx.combine.graft import GraftState as GraftState
+from gradtx.combine.graft import graft as graft
 from gradtx.combine.guard import ApplyIfFiniteState as ApplyIfFiniteState
 from gradtx.combine.guard import apply_if_finite as apply_if_finite
 from gradtx.combine.inject import InjectHyperparamsState as InjectHyperparamsState
@@ -53,6 +58,9 @@ from gradtx.combine.lookahead import lookahead as lookahead
 from gradtx.combine.masking import MaskedNode as MaskedNode
 from gradtx.combine.masking import MaskedState as MaskedState
 from gradtx.combine.masking import masked as masked
+from gradtx.combine.matrices import matrices_and_others as matrices_and_others
+from gradtx.combine.matrices import matrix_labels as matrix_labels
+from gradtx.combine.matrices import muon_labels as muon_labels
 from gradtx.combine.measure import MonitorState as MonitorState
 from gradtx.combine.measure import SnapshotState as SnapshotState
 from gradtx.combine.measure import snapshot as snapshot
@@ -148,6 +156,7 @@ from gradtx.optimizers.adam import scale_by_adam as scale_by_adam
 from gradtx.optimizers.adamax import adamax as adamax
 from gradtx.optimizers.adamax import adamaxw as adamaxw
 from gradtx.optimizers.adamax import scale_by_adamax as scale_by_adamax
+from gradtx.optimizers.adamuon import adamuon as adamuon
 from gradtx.optimizers.adan import ScaleByAdanState as ScaleByAdanState
 from gradtx.optimizers.adan import adan as adan
 from gradtx.optimizers.adan import scale_by_adan as scale_by_adan
@@ -165,6 +174,13 @@ from gradtx.optimizers.cocob import scale_by_cocob as scale_by_cocob
 from gradtx.optimizers.dadapt_adamw import DAdaptAdamWState as DAdaptAdamWState
 from gradtx.optimizers.dadapt_adamw import dadapt_adamw as dadapt_adamw
 from gradtx.optimizers.dadapt_adamw import scale_by_dadapt_adamw as scale_by_dadapt_adamw
+from gradtx.optimizers.dion import DionState as DionState
+from gradtx.optimizers.dion import dion as dion
+from gradtx.optimizers.dion import scale_by_dion as scale_by_dion
+from gradtx.optimizers.dion2 import Dion2State as Dion2State
+from gradtx.optimizers.dion2 import dion2 as dion2
+from gradtx.optimizers.dion2 import nordion2 as nordion2
+from gradtx.optimizers.dion2 import scale_by_dion2 as scale_by_dion2
 from gradtx.optimizers.distance_over_gradients import (
     ScaleByDistanceOverGradientsState as ScaleByDistanceOverGradientsState,
 )
@@ -180,6 +196,8 @@ from gradtx.optimizers.dowg import scale_by_dowg as scale_by_dowg
 from gradtx.optimizers.dpsgd import DifferentiallyPrivateAggregateState as DifferentiallyPrivateAggregateState
 from gradtx.optimizers.dpsgd import differentially_private_aggregate as differentially_private_aggregate
 from gradtx.optimizers.dpsgd import dpsgd as dpsgd
+from gradtx.optimizers.eshampoo import eshampoo as eshampoo
+from gradtx.optimizers.eshampoo import scale_by_filtered_adam as scale_by_filtered_adam
 from gradtx.optimizers.fromage import fromage as fromage
 from gradtx.optimizers.galore import GaLoreDimensionNumbers as GaLoreDimensionNumbers
 from gradtx.optimizers.galore import GaLoreState as GaLoreState
@@ -187,6 +205,10 @@ from gradtx.optimizers.galore import galore as galore
 from gradtx.optimizers.galore import scale_by_galore as scale_by_galore
 from gradtx.optimizers.hutchinson import HutchinsonState as HutchinsonState
 from gradtx.optimizers.hutchinson import hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian
+from gradtx.optimizers.hyperball import hyperball as hyperball
+from gradtx.optimizers.kl_shampoo import kl_shampoo as kl_shampoo
+from gradtx.optimizers.kl_shampoo import scale_by_kl_shampoo as scale_by_kl_shampoo
+from gradtx.optimizers.kl_soap import kl_soap as kl_soap
 from gradtx.optimizers.lamb import lamb as lamb
 from gradtx.optimizers.lamb import scale_by_lamb as scale_by_lamb
 from gradtx.optimizers.lars import lars as lars
@@ -205,14 +227,13 @@ from gradtx.optimizers.momo import MomoState as MomoState
 from gradtx.optimizers.momo import momo as momo
 from gradtx.optimizers.momo_adam import MomoAdamState as MomoAdamState
 from gradtx.optimizers.momo_adam import momo_adam as momo_adam
-from gradtx.optimizers.muon import MuonDimensionNumbers as MuonDimensionNumbers
 from gradtx.optimizers.muon import MuonState as MuonState
 from gradtx.optimizers.muon import muon as muon
-from gradtx.optimizers.muon import muon_labels as muon_labels
 from gradtx.optimizers.muon import scale_by_muon as scale_by_muon
 from gradtx.optimizers.newton import newton as newton
 from gradtx.optimizers.newton import scale_by_newton as scale_by_newton
 from gradtx.optimizers.noisy_sgd import noisy_sgd as noisy_sgd
+from gradtx.optimizers.normuon import normuon as normuon
 from gradtx.optimizers.novograd import ScaleByNovogradState as ScaleByNovogradState
 from gradtx.optimizers.novograd import novograd as novograd
 from gradtx.optimizers.novograd import scale_by_novograd as scale_by_novograd
@@ -228,6 +249,12 @@ from gradtx.optimizers.polyak_sgd import scale_by_polyak as scale_by_polyak
 from gradtx.optimizers.prodigy import ProdigyState as ProdigyState
 from gradtx.optimizers.prodigy import prodigy as prodigy
 from gradtx.optimizers.prodigy import scale_by_prodigy as scale_by_prodigy
+from gradtx.optimizers.psgd_kron import PsgdState as PsgdState
+from gradtx.optimizers.psgd_kron import psgd_kron as psgd_kron
+from gradtx.optimizers.psgd_kron import scale_by_psgd_kron as scale_by_psgd_kron
+from gradtx.optimizers.psgd_whiten import psgd_whiten as psgd_whiten
+from gradtx.optimizers.psgd_whiten import scale_by_psgd_whiten as scale_by_psgd_whiten
+from gradtx.optimizers.qk_clip import qk_clip as qk_clip
 from gradtx.optimizers.radam import radam as radam
 from gradtx.optimizers.radam import scale_by_radam as scale_by_radam
 from gradtx.optimizers.rmsprop import ScaleByRmsState as ScaleByRmsState
@@ -247,7 +274,11 @@ from gradtx.optimizers.schedule_free import schedule_free as schedule_free
 from gradtx.optimizers.schedule_free import schedule_free_adamw as schedule_free_adamw
 from gradtx.optimizers.schedule_free import schedule_free_eval_params as schedule_free_eval_params
 from gradtx.optimizers.schedule_free import schedule_free_sgd as schedule_free_sgd
+from gradtx.optimizers.scion import scion as scion
 from gradtx.optimizers.sgd import sgd as sgd
+from gradtx.optimizers.shampoo import ShampooState as ShampooState
+from gradtx.optimizers.shampoo import scale_by_shampoo as scale_by_shampoo
+from gradtx.optimizers.shampoo import shampoo as shampoo
 from gradtx.optimizers.signsgd import sign_sgd as sign_sgd
 from gradtx.optimizers.signsgd import signum as signum
 from gradtx.optimizers.simplified_ademamix import ScaleBySimplifiedAdEMAMixState as ScaleBySimplifiedAdEMAMixState
@@ -256,6 +287,10 @@ from gradtx.optimizers.simplified_ademamix import simplified_ademamix as simplif
 from gradtx.optimizers.sm3 import ScaleBySM3State as ScaleBySM3State
 from gradtx.optimizers.sm3 import scale_by_sm3 as scale_by_sm3
 from gradtx.optimizers.sm3 import sm3 as sm3
+from gradtx.optimizers.soap import scale_by_soap as scale_by_soap
+from gradtx.optimizers.soap import soap as soap
+from gradtx.optimizers.soap_muon import scale_by_soap_muon as scale_by_soap_muon
+from gradtx.optimizers.soap_muon import soap_muon as soap_muon
 from gradtx.optimizers.sophia import SophiaState as SophiaState
 from gradtx.optimizers.sophia import scale_by_sophia as scale_by_sophia
 from gradtx.optimizers.sophia import sophia as sophia
@@ -298,13 +333,21 @@ from gradtx.transforms.decay import AddDecayedWeightsState as AddDecayedWeightsS
 from gradtx.transforms.decay import add_decayed_weights as add_decayed_weights
 from gradtx.transforms.decay import add_l1_subgradient as add_l1_subgradient
 from gradtx.transforms.decay import proximal_l1 as proximal_l1
+from gradtx.transforms.decay_after import decay_after_step as decay_after_step
+from gradtx.transforms.eigenvalues import scale_by_eigenvalues as scale_by_eigenvalues
 from gradtx.transforms.groups import scale_by_group as scale_by_group
 from gradtx.transforms.line import value_and_grad_from_state as value_and_grad_from_state
+from gradtx.transforms.linear_minimization import KernelDimensionNumbers as KernelDimensionNumbers
+from gradtx.transforms.linear_minimization import scale_by_lmo as scale_by_lmo
 from gradtx.transforms.measure import measure_with_ema as measure_with_ema
 from gradtx.transforms.momentum import EmaState as EmaState
 from gradtx.transforms.momentum import TraceState as TraceState
 from gradtx.transforms.momentum import ema as ema
 from gradtx.transforms.momentum import trace as trace
+from gradtx.transforms.neurons import NormalizeNeuronsState as NormalizeNeuronsState
+from gradtx.transforms.neurons import equalize_matrices as equalize_matrices
+from gradtx.transforms.neurons import equalize_neurons as equalize_neurons
+from gradtx.transforms.neurons import normalize_neurons as normalize_neurons
 from gradtx.transforms.noise import AddNoiseState as AddNoiseState
 from gradtx.transforms.noise import add_noise as add_noise
 from gradtx.transforms.normalize import NormalizeState as NormalizeState
@@ -316,6 +359,8 @@ from gradtx.transforms.normalize import scale_by_param_block_norm as scale_by_pa
 from gradtx.transforms.normalize import scale_by_param_block_rms as scale_by_param_block_rms
 from gradtx.transforms.normalize import scale_by_sign as scale_by_sign
 from gradtx.transforms.normalize import scale_by_trust_ratio as scale_by_trust_ratio
+from gradtx.transforms.orthogonalize import newton_schulz as newton_schulz
+from gradtx.transforms.orthogonalize import orthogonalize as orthogonalize
 from gradtx.transforms.orthogonalize import orthogonalize_via_newton_schulz as orthogonalize_via_newton_schulz
 from gradtx.transforms.per_example import per_example_global_norm_clip as per_example_global_norm_clip
 from gradtx.transforms.per_example import per_example_layer_norm_clip as per_example_layer_norm_clip
@@ -327,6 +372,12 @@ from gradtx.transforms.scale import scale as scale
 from gradtx.transforms.scale import scale_by_learning_rate as scale_by_learning_rate
 from gradtx.transforms.scale import scale_by_schedule as scale_by_schedule
 from gradtx.transforms.shape import scale_by_shape as scale_by_shape
+from gradtx.transforms.weight_decay import decay_weights as decay_weights
+from gradtx.transforms.weight_norm import KeepNormState as KeepNormState
+from gradtx.transforms.weight_norm import keep_norm as keep_norm
+from gradtx.transforms.weight_norm import normalize_matrices as normalize_matrices
+from gradtx.transforms.weight_relative import radial_brake as radial_brake
+from gradtx.transforms.weight_relative import relative_update as relative_update
 from gradtx.transforms.zoom import ScaleByZoomLinesearchState as ScaleByZoomLinesearchState
 from gradtx.transforms.zoom import ZoomLinesearchInfo as ZoomLinesearchInfo
 from gradtx.transforms.zoom import scale_by_zoom_linesearch as scale_by_zoom_linesearch

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from gradtx.clock import as_float
+from gradtx.clock import as_float, tick
 from gradtx.collectives import Axis, parts_along, size, total
 from gradtx.placement import on_one_device
 from gradtx.reductions import Asking, crosses_devices, summed
@@ -43,6 +43,16 @@ def _slope_of_mass(primals, tangents):
     decay, count = primals
     count = as_float(count)
     return ema_mass(*primals), -count * decay ** (count - 1) * tangents[0]
+
+
+def unbiased_mean(b1: Array, count: Array, nesterov: bool, bias_correction: bool = True):
+    """The function of (mu, g) that gives Adam's m: mu without its bias, or with Nesterov's look ahead."""
+    if nesterov:
+        now, after = (1 / ema_mass(b1, c) if bias_correction else 1 for c in (count, tick(count)))
+        of_mu, of_g = b1 * after, (1 - b1) * now
+        return lambda mu, g: of_mu * mu + of_g * g
+    scale = 1 / ema_mass(b1, count) if bias_correction else 1
+    return lambda mu, g: mu * scale
 
 
 def power(base: float | Array, exponent: Array) -> Array:

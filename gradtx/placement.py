@@ -1,7 +1,7 @@
 """Devices: where arrays lie, and whether there is more than one place."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -76,7 +76,12 @@ def sharding_of(x: Any) -> Any:
 
 
 def zeros_of_axes(
-    x: Any, axes: Sequence[tuple[int, ...]], *, shape: Sequence[int] | None = None, dtype: Any = None
+    x: Any,
+    axes: Sequence[tuple[int, ...]],
+    *,
+    shape: Sequence[int] | None = None,
+    dtype: Any = None,
+    along: Mapping[int, Sequence[int]] | None = None,
 ) -> Array:
     """Zeros beside an array: on its devices, in its memory, each dimension sharded as the axes that it is made of.
 
@@ -84,6 +89,7 @@ def zeros_of_axes(
       axes: of each dimension the axes of `x`, whose product it is; none where it is made of no axis.
       shape: None, the product of those axes' sizes, 1 of none.
       dtype: None, that of `x`.
+      along: of some dimensions, axes of `x`: they are sharded along all mesh axes that these are, where they divide.
     """
     shape = [math.prod(x.shape[i] for i in group) for group in axes] if shape is None else shape
     dtype = x.dtype if dtype is None else dtype
@@ -91,8 +97,14 @@ def zeros_of_axes(
     sharding = typed if place is None and any(typed.spec) else place
     if isinstance(sharding, NamedSharding) and (sharding is typed or x.committed):
         spec = [*sharding.spec, *[None] * (x.ndim - len(sharding.spec))]
-        kept = lambda group: spec[group[0]] if group and not any(spec[i] for i in group[1:]) else None
-        sharding = NamedSharding(sharding.mesh, PartitionSpec(*map(kept, axes)), memory_kind=sharding.memory_kind)
+        kept = lambda group: axes_of(spec[group[0]]) if group and not any(spec[i] for i in group[1:]) else ()
+        entries = [kept(group) for group in axes]
+        for dimension, others in (along or {}).items():
+            used = {name for i in others for name in axes_of(spec[i])}
+            names = [name for name in sharding.mesh.axis_names if name in used]
+            if names and shape[dimension] % math.prod(sharding.mesh.shape[name] for name in names) == 0:
+                entries[dimension] = tuple(names)
+        sharding = NamedSharding(sharding.mesh, spec_of(entries), memory_kind=sharding.memory_kind)
         if sharding_of(x) is None:
             return differing_like(jnp.zeros(shape, dtype, out_sharding=sharding), x)
         return jnp.zeros(shape, dtype, device=sharding)

@@ -23,6 +23,17 @@ def strict():
 
 
 @pytest.fixture
+def op_by_op():
+    """Loops and branches run in Python, operation by operation, where JAX would compile each anew at every call.
+
+    What an operation was compiled to is kept, so on the trees of `tests/steps.py` a step costs milliseconds: a
+    hundredth of compiling it.
+    """
+    with jax.disable_jit():
+        yield
+
+
+@pytest.fixture
 def one_device(monkeypatch):
     """As on a machine with a single device, where nothing is sharded and some formulas take fewer passes."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)

@@ -9,6 +9,8 @@ import gradtx
 import gradtx.combine.chain
 from benchmarks.catalogue import CATALOGUE
 
+LANES = 8  # of whatever is mapped by vmap op by op: what is of one size shares the compiled operations
+
 
 def tree_of(dtype, seed=0, lead=()):
     rng = np.random.default_rng(seed)
@@ -18,6 +20,11 @@ def tree_of(dtype, seed=0, lead=()):
 
 def avals(state):
     return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state)
+
+
+def scaled(tx, factor):
+    """The transformation with each of its floats multiplied."""
+    return jax.tree.map(lambda x: x if isinstance(x, int) else x * factor, tx)
 
 
 def convex(params):
@@ -30,10 +37,12 @@ def step(tx, params, state, grads):
     return gradtx.apply_updates(params, updates), state
 
 
-def run(tx, params, steps=3):
-    """Parameters and state after some steps, traced once for all of them."""
-    body = lambda carry, grads: (step(tx, *carry, grads), None)
-    return jax.lax.scan(body, (params, tx.init(params)), tree_of("float32", 1, lead=(steps,)))[0]
+def walk(tx, params, state, grads):
+    """Parameters and state after a step with each of the gradients, operation by operation: as `op_by_op`."""
+    with jax.disable_jit():
+        for g in grads:
+            params, state = step(tx, params, state, g)
+    return params, state
 
 
 def _links(tx):

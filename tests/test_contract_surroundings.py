@@ -15,7 +15,7 @@ import gradtx
 from benchmarks.catalogue import CATALOGUE
 from gradtx.value import Value
 
-from .steps import FIRST, avals, step, tree_of
+from .steps import FIRST, LANES, avals, step, tree_of, walk
 
 ONE = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[1:2])
 TWO = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
@@ -71,7 +71,8 @@ def test_a_device_of_a_manual_axis_computes_what_it_would_alone(name):
     split = PartitionSpec("data")
     together = jax.jit(jax.shard_map(per_device, mesh=TWO, in_specs=split, out_specs=split))(*trees)
     for i in range(2):
-        alone = jax.jit(lambda i=i: trained(tx, *[at(i, x) for x in trees]))()
+        params, grads = (at(i, x) for x in trees)
+        alone = walk(tx, params, tx.init(params), [grads] * 2)
         chex.assert_trees_all_close(at(i, together), alone, rtol=1e-5, atol=1e-6)  # another program: other roundings
 
 
@@ -109,10 +110,10 @@ def test_the_second_step_on_one_device_compiles_nothing(name, place):
     assert not [name for name in seen if "backend_compile" in name]
 
 
-@pytest.mark.parametrize("kind", [jnp.int32, jnp.int8, np.int64, bool])
-def test_integers_are_gradients_of_floating_parameters(tx, kind):
+def test_integers_are_gradients_of_floating_parameters(tx, op_by_op):
     params = tree_of("float32")
-    grads = jax.tree.map(lambda p: np.sign(p).astype(kind), params)
+    kinds = {"dense": {"kernel": np.int64, "bias": jnp.int8}, "scale": bool}
+    grads = jax.tree.map(lambda p, kind: np.sign(p).astype(kind), params, kinds)
     as_floats = jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), grads)
     given, wanted = (step(tx, params, tx.init(params), g) for g in (grads, as_floats))
     chex.assert_trees_all_equal(given, wanted)
@@ -125,23 +126,6 @@ class Heads(eqx.Module):
 
 class Point(NamedTuple):
     value: jax.Array
-
-
-KERNEL, BIAS = tree_of("float32")["dense"].values()
-NAMED_ODDLY = {
-    "slashes": {"net": {"a/b": KERNEL}, "net/a": {"b": BIAS}, "": {"/": KERNEL}},
-    "fields called value": {"value": Heads(KERNEL, BIAS), "other": [Point(BIAS), {"value": {"value": KERNEL}}]},
-}
-
-
-@pytest.mark.parametrize("params", NAMED_ODDLY.values(), ids=NAMED_ODDLY)
-def test_names_do_not_matter(unmasked, params):
-    names = gradtx.paths.names(params)
-    assert len(set(names)) == len(names)
-    numbered = jax.tree.leaves(params)
-    odd, plain = (step(unmasked, tree, unmasked.init(tree), tree) for tree in (params, numbered))
-    chex.assert_trees_all_equal(jax.tree.leaves(odd[0]), jax.tree.leaves(plain[0]))
-    assert sorted(x.shape for x in jax.tree.leaves(odd[1])) == sorted(x.shape for x in jax.tree.leaves(plain[1]))
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -161,17 +145,27 @@ class Dense:
         return cls(*children)
 
 
-def test_a_container_may_take_nothing_but_its_arrays(unmasked):
-    strict, plain = [Dense(KERNEL), BIAS], [{"w": KERNEL}, BIAS]
-    outcomes = []
-    for params in (strict, plain):
+def test_names_do_not_matter_and_containers_may_take_nothing_but_their_arrays(unmasked, op_by_op):
+    kernel, bias = tree_of("float32")["dense"].values()
+    odd = {
+        "slashes": {"net": {"a/b": kernel}, "net/a": {"b": bias}, "": {"/": kernel}},
+        "fields called value": {"value": Heads(kernel, bias), "other": [Point(bias), {"value": {"value": kernel}}]},
+        "strict": [Dense(kernel), bias],
+    }
+    names = gradtx.paths.names(odd)
+    assert len(set(names)) == len(names)
+    plain, outcomes = jax.tree.leaves(odd), []
+    for params in (odd, plain):
         state = unmasked.init(params)
         first = step(unmasked, params, state, params)
         second = step(unmasked, *first, first[0])
+        assert jax.tree.structure(second[0]) == jax.tree.structure(params)
         assert [avals(x) for x in jax.tree.leaves(second[1])] == [avals(x) for x in jax.tree.leaves(state)]
-        outcomes.append(jax.tree.leaves((first, second)))
-    assert isinstance(second[0], list)
-    chex.assert_trees_all_equal(*outcomes)
+        outcomes.append((first, second))
+    slots = [sorted(x.shape for x in jax.tree.leaves(second[1])) for _, second in outcomes]
+    assert slots[0] == slots[1]
+    for of_odd, of_plain in zip(*outcomes, strict=True):
+        chex.assert_trees_all_equal(jax.tree.leaves(of_odd[0]), jax.tree.leaves(of_plain[0]))
 
 
 def low_ends(tx):
@@ -190,7 +184,7 @@ def low_ends(tx):
     return found
 
 
-def test_every_number_has_finite_updates_and_slopes_also_at_the_end_of_its_interval(tx):
+def test_every_number_has_finite_updates_and_slopes_also_at_the_end_of_its_interval(tx, op_by_op):
     """As it is, and each at its lower end in turn; where gradients are zero, too."""
     params = tree_of("float32")
     floats, others = eqx.partition(tx, lambda x: isinstance(x, float))
@@ -201,21 +195,28 @@ def test_every_number_has_finite_updates_and_slopes_also_at_the_end_of_its_inter
         return
     at_ends = np.where(np.eye(len(ends), dtype=bool), ends, np.array(leaves))[~np.isnan(ends)]
     each = np.concatenate([[leaves], at_ends.reshape(-1, len(leaves))]).astype(np.float32)
+    each = np.resize(each, (-len(each) // LANES * -LANES, len(leaves)))  # some again, to a whole number of lanes
 
     def loss(floats):
-        tx = eqx.combine(structure.unflatten(floats), others)
-        body = lambda carry, scale: (step(tx, *carry, jax.tree.map(lambda x: scale * x, params)), None)
-        p, _ = jax.lax.scan(body, (params, tx.init(params)), jnp.array([0.0, 1.0, 0.0]))[0]
+        tx = eqx.combine(structure.unflatten(list(floats)), others)
+        state, scales = tx.init(params), (0.0, 1.0, 0.0)
+        p, _ = walk(tx, params, state, [jax.tree.map(lambda x: scale * x, params) for scale in scales])
         return sum(jnp.sum(x**2) for x in jax.tree.leaves(p))
 
-    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(lambda x: loss(list(x)))))(each)
-    assert np.all(np.isfinite(values)) and np.all(np.isfinite(slopes)), (each, slopes)
+    for lanes in each.reshape(-1, LANES, len(leaves)):
+        values, slopes = jax.vmap(jax.value_and_grad(loss))(lanes)
+        assert np.all(np.isfinite(values)) and np.all(np.isfinite(slopes)), (lanes, slopes)
 
 
-def test_a_check_for_nan_finds_none_where_gradients_and_parameters_are_zero(tx):
+def test_zero_gradients_stay_finite_and_make_no_nan_on_the_way(tx, op_by_op):
+    """At parameters that are zero, too, and of any dtype."""
     params = tree_of("float32")
-    params["dense"]["bias"] = jnp.zeros(6)
+    params = {
+        "dense": {"kernel": params["dense"]["kernel"].astype("float16"), "bias": jnp.zeros(6)},
+        "scale": params["scale"].astype("bfloat16"),
+    }
     with jax.debug_nans(True):
         p, state = params, tx.init(params)
-        for scale in (0.0, 1.0):
+        for scale in (0, 1):
             p, state = step(tx, p, state, jax.tree.map(lambda x: scale * x, params))
+            chex.assert_tree_all_finite((p, state))

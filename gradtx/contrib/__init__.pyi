@@ -1,3 +1,4 @@
+from gradtx.combine.dimensions import MuonDimensionNumbers as MuonDimensionNumbers
 from gradtx.combine.mechanize import MechanicState as MechanicState
 from gradtx.combine.mechanize import mechanize as mechanize
 from gradtx.combine.split import SplitRealAndImaginaryState as SplitRealAndImaginaryState
@@ -34,7 +35,6 @@ from gradtx.optimizers.momo import MomoState as MomoState
 from gradtx.optimizers.momo import momo as momo
 from gradtx.optimizers.momo_adam import MomoAdamState as MomoAdamState
 from gradtx.optimizers.momo_adam import momo_adam as momo_adam
-from gradtx.optimizers.muon import MuonDimensionNumbers as MuonDimensionNumbers
 from gradtx.optimizers.muon import MuonState as MuonState
 from gradtx.optimizers.muon import muon as muon
 from gradtx.optimizers.muon import scale_by_muon as scale_by_muon

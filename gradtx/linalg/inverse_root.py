@@ -1,5 +1,6 @@
-"""The inverse p-th root of a positive matrix, by matrix products alone: the coupled Newton iteration."""
+"""Inverse roots of positive matrices: by eigenvalues, and by matrix products alone (the coupled Newton iteration)."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,6 +9,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from gradtx.linalg.power_iteration import power_iteration
+from gradtx.linalg.spectral import exactly
+from gradtx.placement import differing_like
 
 
 def matrix_inverse_pth_root(
@@ -72,7 +75,7 @@ def matrix_inverse_pth_root(
     z = (1 + order) / (2 * jnp.linalg.norm(b))
     m, h = z * b, z ** (1 / order) * unit
     error = _distance(m, unit)
-    start = jnp.zeros((), jnp.int32), m, h, (h, error), error, jnp.array(True)
+    start = jnp.zeros((), jnp.int32), m, h, (h, error), error, differing_like(jnp.array(True), error)
     _, _, h, (before, error_before), error, good = jax.lax.while_loop(unfinished, step, start)
     h, error = jnp.where(good, h, before), jnp.where(good, error, error_before)
     return (h * back).astype(given.dtype), error
@@ -100,3 +103,124 @@ def _power(x: Array, p: ArrayLike, precision: Any) -> Array:
         left //= 2
         square = product(square, square) if left else square
     return x if result is None else result
+
+
+METHODS = ("eigh", "newton")
+
+
+@partial(jax.jit, static_argnames=("exponent", "method"))  # so that eager code compiles it once
+def inverse_roots(
+    matrices: Array,
+    previous: Array,
+    exponent: float,
+    *,
+    method: str,
+    eps: ArrayLike,
+    relative_eps: ArrayLike,
+    threshold: ArrayLike,
+) -> Array:
+    """(A + r I)^-exponent of each Hermitian matrix A in a stack, r = eps + relative_eps l_max, or the previous root.
+
+    The previous one stays where A is not finite or all 0, where the root is not finite, and where its error is not
+    below the threshold: by eigenvalues, the largest entry of V diag(l) V^H - A, as a part of A's largest; by Newton's
+    method, the largest of M - I.
+
+    Args:
+      matrices: [n, d, d], without negative eigenvalues but for rounding.
+      exponent: positive; by Newton's method 1 / p for a whole p.
+      method: "eigh" or "newton".
+
+    Raises:
+      ValueError: it is "newton", and the exponent is not 1 / p.
+    """
+    if method == "newton" and abs(1 / exponent - round(1 / exponent)) > 1e-6:
+        raise ValueError(f"Newton's method finds inverse roots, of exponents 1, 1/2, 1/3, ..., not of {exponent}.")
+    size = jnp.max(jnp.abs(matrices), axis=(1, 2), initial=0)
+    usable = jnp.isfinite(size) & (size > 0)
+    safe = jnp.where(_each(usable), matrices, _unit(matrices))
+    roots, errors = inverse_power(safe, eps, relative_eps, exponent, method)
+    found = usable & (errors < threshold) & jnp.all(jnp.isfinite(roots), axis=(1, 2))
+    return jnp.where(_each(found), roots, previous)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def inverse_power(
+    a: Array, eps: ArrayLike, relative_eps: ArrayLike, exponent: float, method: str
+) -> tuple[Array, Array]:
+    """(A + r I)^-exponent of each Hermitian matrix in a stack, and its error: see `inverse_roots`.
+
+    By eigenvalues, which are made positive:
+
+        V diag(l) V^H = A + eps I,      P = V diag((l + relative_eps (l_max - eps) + max(eps - l_min, 0))^-exponent) V^H
+
+    so that the least one, which rounding may have made negative, counts as eps. None counts as less than the rounding
+    of the largest.
+
+    Derivative: the formula of Daleckii and Krein, in a form without cancellation, finite where eigenvalues repeat; by
+    eigenvalues with either method.
+    """
+    if method == "newton":
+        return _by_products(a, eps, relative_eps, exponent)
+    root, error, *_ = _by_eigenvalues(a, eps, relative_eps, exponent)
+    return root, error
+
+
+@inverse_power.defjvp
+def _derivative(exponent, method, primals, tangents):
+    (a, eps, relative_eps), (da, deps, drelative) = primals, tangents
+    root, error, vectors, plain, values, rounded = _by_eigenvalues(a, eps, relative_eps, exponent)
+    if method == "newton":
+        root, error = _by_products(a, eps, relative_eps, exponent)
+    adjoint = jnp.conj(jnp.swapaxes(vectors, 1, 2))
+    unit = _unit(a)
+    inner = exactly(exactly(adjoint, da + deps * unit), vectors)
+    slopes = jnp.diagonal(inner, axis1=1, axis2=2).real
+    shift = drelative * (plain[:, -1] - eps) + relative_eps * (slopes[:, -1] - deps)
+    shift += jnp.where(plain[:, 0] < eps, deps - slopes[:, 0], 0)
+    inner += _each(shift) * unit
+    rows, columns = values[:, :, None], values[:, None, :]
+    high, low = jnp.maximum(rows, columns), jnp.minimum(rows, columns)
+    log = jnp.log(low / high)  # not positive
+    ratio = jnp.where(log < 0, jnp.expm1(-exponent * log) / jnp.expm1(jnp.where(log < 0, log, -1)), -exponent)
+    ratio = jnp.where(rounded[:, :, None] & rounded[:, None, :], 0, ratio * high ** (-exponent - 1))
+    change = exactly(exactly(vectors, ratio * inner), adjoint)
+    return (root, error), (change, jnp.zeros_like(error))
+
+
+def _by_products(a: Array, eps: ArrayLike, relative_eps: ArrayLike, exponent: float) -> tuple[Array, Array]:
+    """The root and its error by Newton's method, of matrices scaled so that no square overflows."""
+    size = jnp.max(jnp.abs(a), axis=(1, 2), initial=0)
+    size = jnp.where(size > 0, size, 1)
+    damped = a / _each(size) + _each(jnp.asarray(eps / size)) * _unit(a)
+    root = partial(matrix_inverse_pth_root, p=round(1 / exponent), ridge_epsilon=relative_eps)
+    roots, errors = jax.vmap(root)(damped)
+    return roots * _each(size**-exponent), errors
+
+
+def _by_eigenvalues(a: Array, eps: ArrayLike, relative_eps: ArrayLike, exponent: float) -> tuple[Array, ...]:
+    """The root, its error, eigenvectors, eigenvalues as they are and made positive, and which of these are noise."""
+    d, kind = a.shape[-1], a.real.dtype
+    if d == 0:
+        none = jnp.zeros(a.shape[:2], kind)
+        return a, jnp.zeros(len(a), kind), a, none, none, none > 0
+    ridged = a + jnp.asarray(eps, kind) * _unit(a)
+    plain, vectors = jnp.linalg.eigh(ridged)
+    values = plain + (relative_eps * (plain[:, -1] - eps) + jnp.maximum(eps - plain[:, 0], 0))[:, None]
+    least = jnp.finfo(kind).eps * jnp.abs(values[:, -1:]) + jnp.finfo(kind).tiny
+    rounded = values < least
+    values = jnp.maximum(values, least)
+    adjoint = jnp.conj(jnp.swapaxes(vectors, 1, 2))
+    root = exactly(vectors * values[:, None, :] ** -exponent, adjoint)
+    size = jnp.max(jnp.abs(ridged), axis=(1, 2))
+    off = jnp.max(jnp.abs(exactly(vectors * plain[:, None, :], adjoint) - ridged), axis=(1, 2))
+    return root, off / jnp.where(size > 0, size, 1), vectors, plain, values, rounded
+
+
+def _each(x: Array) -> Array:
+    """A number of each matrix in a stack, to be broadcast over it."""
+    return x[:, None, None]
+
+
+def _unit(a: Array) -> Array:
+    """The identity, to be added to each matrix in a stack."""
+    return jnp.eye(a.shape[-1], dtype=a.dtype)[None]

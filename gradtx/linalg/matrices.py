@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
+from gradtx.linalg.blocks import form_by_type
 from gradtx.linalg.distributed import explicit_mesh, spread
 from gradtx.placement import manual_axes, on_one_device, zeros_of_axes
 
@@ -111,9 +115,14 @@ def map_matrices(
 
 
 def wide(x: Array, axes: Axes) -> Axes:
-    """The axes with which the matrices in an array have at most as many rows as columns."""
+    """The axes with which the matrices in an array have at most as many rows as columns.
+
+    Of square ones, as they are or as their transposes, those with which they lie the same way on a mesh, if they can.
+    """
     _, rows, columns = axes.sizes(x.shape)
-    return axes if rows <= columns else axes.transposed
+    if rows != columns:
+        return axes if rows < columns else axes.transposed
+    return min((axes, axes.transposed), key=lambda a: form_by_type(x, a))
 
 
 def map_stacks(
@@ -130,8 +139,9 @@ def map_stacks(
 
     - On one device, and in a function that `jax.shard_map` maps along all axes of its mesh: stacked.
     - On several, where types tell how arrays are sharded (on a mesh with Explicit axes): each device computes some of
-      the tensors, whole. For each shape their parts travel in one all-to-all, and back in another. Those that are the
-      same on several devices are divided among these, and gathered.
+      the tensors, whole. For each shape their parts travel in one all-to-all, and back in another; so do all arrays of
+      an item that are of one dtype and sharded along the same mesh axes. Those that are the same on several devices are
+      divided among these, and gathered.
     - On several, where types do not tell: each item is computed for itself, and XLA decides what travels.
 
     In the second case, of n matrices sharded along mesh axes with D devices, each device computes ceil(n / D), and
@@ -146,7 +156,7 @@ def map_stacks(
       fn: from a tuple of stacks, one for each array of an item, and the operands, to as many stacks or fewer: each of
         the shape and dtype of the array in its place. It must compute each tensor along the first axis for itself.
       items: of each, arrays that hold equally many tensors.
-      axes: of each array of each item. All batches of an item are sharded alike.
+      axes: of each array of each item. Batches are computed where the first array's is, and the others laid likewise.
       operands: pytrees of what else `fn` takes, whole on every device. `fn` must hold no traced array of its own: JAX
         knows only those that are handed to each device.
       max_bytes: of the stacks that are on a device at a time, at least one tensor of each; beyond, they are computed in
@@ -162,11 +172,11 @@ def map_stacks(
     arrays = [flat[i] for i in places]
     meshes: dict = {}
     for i, item in enumerate(items):
-        meshes.setdefault(explicit_mesh(item[0]), []).append(i)
+        meshes.setdefault(explicit_mesh(item), []).append(i)
     found = {}
     for mesh, group in meshes.items():
         mine, mine_axes = [list(items[i]) for i in group], [list(axes[i]) for i in group]
-        compute = _beside if mesh is None else spread
+        compute = _beside if mesh is None else partial(spread, mesh)
         found |= zip(group, compute(given, arrays, mine, mine_axes, max_bytes), strict=True)
     return [found[i] for i in range(len(items))]
 
@@ -180,17 +190,31 @@ def _beside(
 ) -> list[list[Array]]:
     """As `map_stacks`, where no type says that an array is sharded."""
     stacks = [[as_matrices(x, a) for x, a in zip(*both, strict=True)] for both in zip(items, axes, strict=True)]
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((stacks, operands))):
-        fn = jax.jit(fn)  # stacks of one shape share a trace
+    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((stacks, operands)))
+    compute, parts = (jax.jit(fn), _parts) if traced else (fn, jnp.split)  # stacks of one shape share a trace
     found: dict[int, list[Array]] = {}
     for group in _together(stacks, most):
         joined = [jnp.concatenate(xs) if len(xs) > 1 else xs[0] for xs in zip(*[stacks[i] for i in group], strict=True)]
         ends = [sum(len(stacks[i][0]) for i in group[: n + 1]) for n in range(len(group) - 1)]
-        results = [jnp.split(y, ends) for y in fn(joined, *operands)]
+        results = [parts(y, ends) if ends else [y] for y in compute(joined, *operands)]
         for n, i in enumerate(group):
             places = zip(results, axes[i], items[i], strict=False)
-            found[i] = [from_matrices(parts[n], a, x.shape) for parts, a, x in places]
+            found[i] = [from_matrices(ys[n], a, x.shape) for ys, a, x in places]
     return [found[i] for i in range(len(items))]
+
+
+def _parts(x: Array, ends: Sequence[int]) -> list[Array]:
+    """As `jnp.split`. Each start is read from an array that XLA does not look into, so that parts of a size are taken,
+    and used, by one kernel: as constants they would make a kernel each, and most of the time of compiling.
+    """
+
+    def part(start: int, end: int) -> Array:
+        hidden = jax.lax.optimization_barrier(
+            jnp.asarray(np.array([start, 0], np.int32))
+        )  # two: one would be a constant
+        return jax.lax.dynamic_slice_in_dim(x, hidden[0], end - start)
+
+    return [part(*span) for span in pairwise((0, *ends, len(x)))]
 
 
 def _together(stacks: list[list[Array]], most: int) -> list[list[int]]:
@@ -209,12 +233,15 @@ def _together(stacks: list[list[Array]], most: int) -> list[list[int]]:
 
 def factors(x: Array, axes: Axes, *, dtype: DTypeLike | None = None) -> list[Array]:
     """Zeros, d x d for each side of size d of the tensors in an array, with its batch axes before: where statistics of
-    the sides are kept. Each lies where its side does.
+    the sides are kept. Their rows are sharded along all mesh axes that the tensors are sharded along, whichever side
+    of theirs lies there, if that divides d; else as their own side is.
     """
     made_of = [(i,) for i in axes.batch]
+    along = {len(made_of): [i for i in range(x.ndim) if i not in axes.batch]}
     size = lambda side: math.prod(x.shape[i] for i in side)
     shape = lambda side: (*[x.shape[i] for i in axes.batch], size(side), size(side))
-    return [zeros_of_axes(x, [*made_of, side, ()], shape=shape(side), dtype=dtype) for side in axes.sides]
+    zeros = lambda side: zeros_of_axes(x, [*made_of, side, ()], shape=shape(side), dtype=dtype, along=along)
+    return [zeros(side) for side in axes.sides]
 
 
 def factor_axes(axes: Axes) -> Axes:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from gradtx.placement import differing_like
+
 Vector = Any  # a pytree of arrays
 
 
@@ -55,7 +57,7 @@ def power_iteration(
         if v0 is None:
             key = jax.random.PRNGKey(0) if key is None else key
             v0 = jax.random.uniform(key, a.shape[-1:], a.real.dtype, minval=-1.0, maxval=1.0)
-        v0 = jnp.asarray(v0, a.dtype)
+        v0 = differing_like(jnp.asarray(v0, a.dtype), a)
 
     def step(carry):
         v, z, _, count = carry

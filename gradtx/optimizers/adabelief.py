@@ -8,8 +8,7 @@ from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
-from gradtx.moments import abs_sq, ema, ema_mass, root
-from gradtx.optimizers.adam import unbiased_mean
+from gradtx.moments import abs_sq, ema, ema_mass, root, unbiased_mean
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.value import flag, number, state

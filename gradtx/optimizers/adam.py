@@ -9,7 +9,7 @@ from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
-from gradtx.moments import abs_sq, ema, ema_mass, root
+from gradtx.moments import abs_sq, ema, ema_mass, root, unbiased_mean
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.value import flag, number, state, storage_dtype
@@ -69,16 +69,6 @@ class scale_by_adam(GradientTransformation):
 
         updates, mu, nu = leafwise.unzip_map(leaf, updates, state.mu, state.nu, outputs=3)
         return updates, ScaleByAdamState(count, mu, nu)
-
-
-def unbiased_mean(b1: Array, count: Array, nesterov: bool, bias_correction: bool = True):
-    """The function of (mu, g) that gives Adam's m: mu without its bias, or with Nesterov's look ahead."""
-    if nesterov:
-        now, after = (1 / ema_mass(b1, c) if bias_correction else 1 for c in (count, tick(count)))
-        of_mu, of_g = b1 * after, (1 - b1) * now
-        return lambda mu, g: of_mu * mu + of_g * g
-    scale = 1 / ema_mass(b1, count) if bias_correction else 1
-    return lambda mu, g: mu * scale
 
 
 def adam(

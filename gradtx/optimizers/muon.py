@@ -1,39 +1,29 @@
 """Muon (Jordan, 2024): momentum whose matrices are made orthogonal, and Adam for what is no matrix."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from gradtx import leafwise, paths
+from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
-from gradtx.combine.dimensions import all_matrices, as_dimension_numbers, dimension_numbers
-from gradtx.combine.masking import as_mask, chosen
+from gradtx.combine.dimensions import as_dimension_numbers, divided
+from gradtx.combine.matrices import muon_labels
 from gradtx.combine.partition import partition
 from gradtx.core import GradientTransformation, Params, transformation
-from gradtx.linalg.matrices import map_matrices
-from gradtx.linalg.newton_schulz import PRECONDITIONINGS, PRESETS, orthogonalized
-from gradtx.moments import ema
-from gradtx.optimizers.adam import adamw, unbiased_mean
+from gradtx.linalg.newton_schulz import PRECONDITIONINGS, PRESETS
+from gradtx.moments import ema, unbiased_mean
+from gradtx.optimizers.adam import adamw
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.orthogonalize import as_coefficients, as_muon, as_orthogonalizer, made_orthogonal, triples_of
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.transforms.shape import scale_by_shape
-from gradtx.value import flag, known, number, part, state, static, storage_dtype, whole
+from gradtx.value import flag, number, part, state, static, storage_dtype, whole
 
 STANDARD = PRESETS["standard"]
-
-
-@state
-class MuonDimensionNumbers(NamedTuple):
-    """Which axes of a parameter are the rows and the columns of its matrix; those not named hold several matrices."""
-
-    reduction_axis: int | Sequence[int] = 0  # the rows: the input of x W
-    output_axis: int | Sequence[int] = 1  # the columns: its output
 
 
 @state
@@ -43,31 +33,6 @@ class MuonState(NamedTuple):
     count: Array  # int32 scalar: updates made so far
     mu: Params  # running mean of g, stored as `mu_dtype`
     ns_coeffs: None = None  # Optax's place for the coefficients, which are no state here
-
-
-def _coefficients(owner: str, name: str, x: Any) -> Any:
-    """Three numbers, or a tuple of such triples; an array whose entries are not known, as it is."""
-    if isinstance(x, str) and x not in PRESETS:
-        raise ValueError(f"`{owner}`: {name} must be numbers, or one of {tuple(PRESETS)}, got {x!r}.")
-
-    def plain(x):
-        x = jax.device_get(x).tolist() if known(x) else x
-        if isinstance(x, (list, tuple)):
-            return tuple(map(plain, x))
-        return float(x) if isinstance(x, (int, float)) else x
-
-    found = plain(PRESETS[x]) if isinstance(x, str) else plain(x)
-    rows: Any = _rows(found) or (found,)
-    if not all(hasattr(row, "__len__") and len(row) == 3 for row in rows):
-        raise ValueError(f"`{owner}`: {name} must be three numbers, or a triple for each step, got {x!r}.")
-    return found
-
-
-def _rows(coefficients: Any) -> Any:
-    """The triples, one for each step; None where there is one for all."""
-    if isinstance(coefficients, tuple):
-        return coefficients if all(isinstance(row, tuple) for row in coefficients) else None
-    return list(coefficients) if jnp.ndim(coefficients) == 2 else None
 
 
 @transformation
@@ -106,6 +71,8 @@ class scale_by_muon(GradientTransformation):
         for all leaves, a pytree of them, or a function from the parameters' shapes to one.
       ns_dtype: in what the products of real matrices are computed, and in what these travel between devices; None,
         float32 or wider. "bfloat16" as in the source.
+      orthogonalizer: in place of all that: `newton_schulz`, or a function of one's own from a stack of matrices with at
+        most as many rows as columns to such a stack. None: by the arguments above.
 
     State: 4 bytes per float32 parameter. Reads: gradients only.
     Raises:
@@ -116,7 +83,7 @@ class scale_by_muon(GradientTransformation):
       a triple per step `ns_steps` is not read.
     """
 
-    ns_coeffs: Any = part(default=STANDARD, convert=_coefficients)
+    ns_coeffs: Any = part(default=STANDARD, convert=as_coefficients)
     ns_steps: int = whole(default=5, within="[0, inf)")
     beta: Hyperparameter = number(default=0.95, within="[0, 1)")
     eps: Hyperparameter = number(default=1e-8, within="[0, inf)")
@@ -126,14 +93,15 @@ class scale_by_muon(GradientTransformation):
     preconditioning: str = static(default="frobenius", one_of=PRECONDITIONINGS, kw_only=True)
     weight_dimension_numbers: Any = static(default=None, convert=as_dimension_numbers, kw_only=True)
     ns_dtype: DTypeLike | None = storage_dtype(default=None, kw_only=True)
+    orthogonalizer: Any = static(default=None, convert=as_orthogonalizer, kw_only=True)
 
     def init(self, params):
-        all_matrices(self.weight_dimension_numbers, params, self.name)
+        divided(self.weight_dimension_numbers, params, self.name)
         return MuonState(start(), mu=leafwise.zeros(params, self.mu_dtype))
 
     def update(self, updates, state, params=None, **extra):
         beta, eps = at(state.count, self.beta, self.eps)
-        triples = [at(state.count, *row) for row in _rows(self.ns_coeffs) or [self.ns_coeffs] * self.ns_steps]
+        triples = [at(state.count, *row) for row in triples_of(self.ns_coeffs) or [self.ns_coeffs] * self.ns_steps]
         count = tick(state.count)
         mean = unbiased_mean(beta, count, self.nesterov)
 
@@ -141,46 +109,14 @@ class scale_by_muon(GradientTransformation):
             mu = ema(mu, g, beta)
             return mean(mu, g), mu
 
-        def orthogonal(x, triples, eps):
-            return orthogonalized(x, triples, self.preconditioning, eps)
-
         means, mu = leafwise.unzip_map(leaf, updates, state.mu, outputs=2)
-        axes = all_matrices(self.weight_dimension_numbers, means, self.name)
-        leaves, structure = jax.tree.flatten(means)
-        updates = structure.unflatten(map_matrices(orthogonal, leaves, axes, (triples, eps), dtype=self.ns_dtype))
+        fn, operands, dtype = partial(as_muon, self.preconditioning), (triples, eps), self.ns_dtype
+        if self.orthogonalizer is not None:
+            fn, operands, dtype = self.orthogonalizer, (), getattr(self.orthogonalizer, "dtype", None)
+        updates = made_orthogonal(fn, means, self.weight_dimension_numbers, self.name, operands, dtype)
         if self.adaptive:
             updates = leafwise.map(lambda u, m: u * jnp.sum((jnp.conj(m) * u).real), updates, means)
         return updates, MuonState(count, mu)
-
-
-@dataclass(frozen=True)
-class muon_labels:
-    """The labels by which `muon` divides parameters: "muon" for those that it makes orthogonal, "adam" for the others.
-
-        partition({"muon": ..., "adam": ...}, muon_labels(adam_mask="embedding"))
-
-    Args:
-      weight_dimension_numbers: None: parameters of two dimensions. Else those that have dimension numbers; see
-        `scale_by_muon`.
-      adam_mask: which of them are "adam" all the same; see `muon`.
-    """
-
-    weight_dimension_numbers: Any = None
-    adam_mask: Any = None
-
-    def __post_init__(self) -> None:
-        for name, convert in (("weight_dimension_numbers", as_dimension_numbers), ("adam_mask", as_mask)):
-            object.__setattr__(self, name, convert("muon", name, getattr(self, name)))
-
-    def __call__(self, params: Params) -> Any:
-        """A tree of labels with the parameters' structure."""
-        leaves, structure = jax.tree.flatten(paths.plain(params))
-        numbers = dimension_numbers(self.weight_dimension_numbers, params, "muon")
-        left = [False] * len(leaves)
-        if self.adam_mask is not None:
-            left = jax.tree.leaves(chosen(self.adam_mask, params, "muon"))
-        labels = ["adam" if mine is None or is_left else "muon" for mine, is_left in zip(numbers, left, strict=True)]
-        return structure.unflatten(labels)
 
 
 def muon(
@@ -205,6 +141,7 @@ def muon(
     consistent_rms: Hyperparameter | None = None,
     adam_mask: Any = None,
     ns_dtype: DTypeLike | None = None,
+    orthogonalizer: Any = None,
 ) -> GradientTransformation:
     """Muon for matrices, AdamW for all else: a `partition` into "muon" and "adam". Other arguments: `scale_by_muon`,
     `scale_by_shape`.
@@ -215,6 +152,22 @@ def muon(
     meant for the layers between them: name the others in `adam_mask`.
 
         muon(0.02, adam_mask=["embedding", "lm_head"], adam_learning_rate=3e-4)
+
+    Its mean is without bias, as Optax's. Other Muons are chains of the same links, for `matrices_and_others`:
+
+        chain(momentum, orthogonalize(newton_schulz(...)), scale_by_shape(...),
+              add_decayed_weights(weight_decay), scale_by_learning_rate(learning_rate))
+
+    | code | momentum | newton_schulz | scale_by_shape |
+    |---|---|---|---|
+    | Jordan's | `ema(0.95, debias=False, nesterov=True)` | `()` | `()` |
+    | Moonlight | `trace(0.95, nesterov=True)` | `()` | `(consistent_rms=0.2)` |
+    | torch.optim | as Jordan's | `(eps=0.0, least=1e-7)` | `()`, or as Moonlight |
+    | Dion's, muon | `trace(0.95)` | `("polar_express", eps=1e-8)` | `(rule="spectral")`, or as Moonlight |
+    | Dion's, muon_reference | `trace(0.95, nesterov=True)` | `(eps=1e-8)` | as Dion's muon |
+
+    In front of `orthogonalize` there may be `equalize_neurons` (MuonEq), after it `equalize_matrices` (Muon+) or
+    `normalize_neurons` (`normuon`); in place of `add_decayed_weights`, at the end, a cautious `decay_weights`.
 
     Args:
       learning_rate: about the spectral norm of a matrix's step.
@@ -235,7 +188,7 @@ def muon(
         scale_by_muon(
             ns_coeffs, ns_steps, beta, eps, mu_dtype,
             nesterov=nesterov, adaptive=adaptive, preconditioning=preconditioning,
-            weight_dimension_numbers=numbers, ns_dtype=ns_dtype,
+            weight_dimension_numbers=numbers, ns_dtype=ns_dtype, orthogonalizer=orthogonalizer,
         ),
         scale_by_shape(numbers, consistent_rms),
         add_decayed_weights(weight_decay, weight_decay_mask),

@@ -7,8 +7,8 @@ from gradtx import leafwise
 from gradtx.clock import Hyperparameter, as_float, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, transformation
-from gradtx.moments import abs_sq, ema, ema_mass, root
-from gradtx.optimizers.adam import ScaleByAdamState, unbiased_mean
+from gradtx.moments import abs_sq, ema, ema_mass, root, unbiased_mean
+from gradtx.optimizers.adam import ScaleByAdamState
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.value import flag, number
 

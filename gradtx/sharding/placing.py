@@ -113,19 +113,20 @@ def jit_update(tx: Any, param_shardings: Any, state_shardings: Any, *, donate: b
 
 
 def _beside_moments(params: Any, state: Any, param_places: Any, state_places: Any) -> Any:
-    """Of each parameter the sharding of the first array in the state that has its shape and its path in its own."""
+    """Of each parameter the sharding of the first array in the state of its shape whose path ends in the parameter's.
+
+    Several in a parameter's place, such as statistics of its sides, are none of them in a slot of the parameters.
+    """
     with_paths = lambda tree: jax.tree_util.tree_flatten_with_path(tree)[0]
-    slots = [
-        (path, x.shape, place)
-        for (path, x), place in zip(with_paths(state), jax.tree.leaves(state_places), strict=True)
-    ]
     leaves, places = with_paths(params), jax.tree.leaves(param_places)
-
-    def of(path, p, place):
-        holds = lambda long: any(long[i : i + len(path)] == path for i in range(len(long) - len(path) + 1))
-        return next((x for long, shape, x in slots if shape == jnp.shape(p) and holds(long)), place)
-
-    found = [of(path, p, place) for (path, p), place in zip(leaves, places, strict=True)]
+    known = {path for path, _ in leaves}
+    ends = lambda path: [n for n in range(len(path)) if path[n:] in known]
+    slots: dict[tuple, Any] = {}
+    for (path, x), place in zip(with_paths(state), jax.tree.leaves(state_places), strict=True):
+        for n in ends(path) if known != {()} else [len(path)]:
+            if not ends(path[:n]):
+                slots.setdefault((path[n:], x.shape), place)
+    found = [slots.get((path, jnp.shape(p)), place) for (path, p), place in zip(leaves, places, strict=True)]
     return jax.tree.structure(params).unflatten(found)
 
 

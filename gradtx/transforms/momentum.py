@@ -1,15 +1,15 @@
 """Averages of the updates over time: the decayed sum and the moving average."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax import Array
 from jax.typing import DTypeLike
 
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, now, start, tick
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, Params, as_transformation, transformation
 from gradtx.moments import ema as moving_average
-from gradtx.moments import ema_mass
+from gradtx.moments import unbiased_mean
 from gradtx.value import flag, number, state, storage_dtype
 
 
@@ -78,6 +78,8 @@ class ema(GradientTransformation):
       decay: in [0, 1); the memory is about 1 / (1 - decay) updates.
       debias: divide by 1 - decay^t, so that the average of a constant is that constant from the first update on.
       accumulator_dtype: storage of m; None means float32 or wider.
+      nesterov: look one step ahead, u = decay m / (1 - decay^(t+1)) + (1 - decay) g / (1 - decay^t), without debias
+        u = decay m + (1 - decay) g: the direction of `trace` with nesterov (Dozat, 2016).
 
     State: 4 bytes per float32 parameter. Reads: updates only.
     """
@@ -85,6 +87,7 @@ class ema(GradientTransformation):
     decay: Hyperparameter = number(within="[0, 1)")
     debias: bool = flag(default=True)
     accumulator_dtype: DTypeLike | None = storage_dtype(default=None)
+    nesterov: bool = flag(default=False, kw_only=True)
 
     def init(self, params):
         return EmaState(start(), ema=leafwise.zeros(params, self.accumulator_dtype))
@@ -92,11 +95,18 @@ class ema(GradientTransformation):
     def update(self, updates, state, params=None, **extra):
         (decay,) = at(state.count, self.decay)
         count = tick(state.count)
-        unbias = 1 / ema_mass(decay, count) if self.debias else None
+        mean = unbiased_mean(decay, count, self.nesterov, self.debias)
 
         def leaf(g, m):
             m = moving_average(m, g, decay)
-            return m if unbias is None else m * unbias, m
+            return mean(m, g), m
 
         updates, m = leafwise.unzip_map(leaf, updates, state.ema, outputs=2)
         return updates, EmaState(count, m)
+
+
+def as_momentum(owner: str, momentum: Any) -> GradientTransformation:
+    """A transformation as it is; of a decay b, Nesterov's form of the average with that decay, with its bias."""
+    if isinstance(momentum, tuple) or hasattr(momentum, "update"):
+        return as_transformation(owner, "momentum", momentum)
+    return ema(momentum, debias=False, nesterov=True)

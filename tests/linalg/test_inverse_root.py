@@ -1,4 +1,4 @@
-"""matrix_inverse_pth_root, beside NumPy's eigendecomposition and Optax."""
+"""Inverse roots, beside NumPy's eigendecomposition and Optax's matrix_inverse_pth_root."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import gradtx
+from gradtx.linalg.inverse_root import inverse_power, inverse_roots
 
 
 def positive(condition, n=6, seed=0):
@@ -92,3 +93,81 @@ def test_what_is_wrong_is_named():
     for p in (0, -1, 1.5):
         with pytest.raises(ValueError, match="p must be a whole number of at least 1"):
             gradtx.matrix_inverse_pth_root(jnp.eye(2), p)
+
+
+def roots_of(a, previous, exponent=0.25, **options):
+    options = {"method": "eigh", "eps": 0.0, "relative_eps": 0.0, "threshold": 0.1} | options
+    return inverse_roots(jnp.asarray(a)[None], jnp.asarray(previous)[None], exponent, **options)[0]
+
+
+@pytest.mark.parametrize("exponent", [1.0, 0.5, 1 / 3, 0.25, 1 / 8])
+def test_newtons_roots_are_those_by_eigenvalues(exponent):
+    with jax.enable_x64(True):
+        a = 1e7 * positive(1e3)
+        both = [roots_of(a, a, exponent, method=method, eps=100.0, relative_eps=1e-4) for method in ("eigh", "newton")]
+        values, q = np.linalg.eigh(a)
+        want = q @ np.diag((values + 100.0 + 1e-4 * values.max()) ** -exponent) @ q.T
+        np.testing.assert_allclose(both[0], want, rtol=1e-8, atol=1e-8 * np.abs(want).max())
+        # it ends where M is within 1e-6 of 1, quadratically; the largest eigenvalue is known to 1e-6
+        np.testing.assert_allclose(both[1], want, atol=1e-6 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("method", ["eigh", "newton"])
+def test_a_root_that_fails_is_the_previous_one(method):
+    a, previous = jnp.asarray(positive(10.0), "float32"), jnp.full((6, 6), 3.0)
+    options = {"method": method, "relative_eps": 1e-6}
+    assert not np.allclose(roots_of(a, previous, **options), previous)
+    for bad in (a.at[2, 3].set(np.nan), a.at[0, 0].set(np.inf), jnp.zeros((6, 6))):
+        np.testing.assert_array_equal(roots_of(bad, previous, **options), previous)
+    np.testing.assert_array_equal(roots_of(a, previous, **options, threshold=0.0), previous)
+    together = inverse_roots(
+        jnp.stack([a, a * np.nan]), jnp.stack([previous] * 2), 0.25, eps=0.0, threshold=0.1, **options
+    )
+    np.testing.assert_allclose(together[0], roots_of(a, previous, **options), atol=1e-5)
+    np.testing.assert_array_equal(together[1], previous)
+
+
+def test_newtons_method_fails_beyond_float32_and_keeps_the_previous_root():
+    a, previous = jnp.asarray(positive(1e12, 32), "float32"), jnp.eye(32)
+    np.testing.assert_array_equal(roots_of(a, previous, method="newton", threshold=1e-6), previous)
+    with pytest.raises(ValueError, match=r"not of 0\.3"):
+        roots_of(a, previous, 0.3, method="newton")
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
+@pytest.mark.parametrize("method", ["eigh", "newton"])
+def test_roots_scale_over_the_range_of_float32(method, scale):
+    a = positive(100.0)
+    got = roots_of(jnp.asarray(scale * a, "float32"), np.eye(6, dtype="float32"), method=method, relative_eps=1e-6)
+    want = scale**-0.25 * root(a, 4, 1e-6)
+    np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
+
+
+def test_of_a_matrix_of_low_rank_the_null_space_counts_as_eps():
+    with jax.enable_x64(True):
+        x = np.random.default_rng(0).normal(size=(5, 2))
+        q = np.linalg.qr(x)[0]
+        got = np.asarray(roots_of(x @ x.T, np.eye(5), 0.5, eps=1e-6))
+        null = np.eye(5) - q @ q.T
+        np.testing.assert_allclose(null @ got @ null, 1e3 * null, atol=1e-4)  # 1e-15 of the largest beside 1e-6
+
+
+@pytest.mark.parametrize("method", ["eigh", "newton"])
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_the_derivative_is_finite_where_eigenvalues_repeat_and_right_elsewhere(is_complex, method):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        draw = lambda: rng.normal(size=(4, 4)) + (1j * rng.normal(size=(4, 4)) if is_complex else 0)
+        x, dx = draw(), draw()
+        a, da = x @ x.conj().T, dx + dx.conj().T
+        fn = lambda a, eps, relative: inverse_power(a[None], eps, relative, 0.25, method)[0][0]
+        args = jnp.asarray(a), 0.1, 0.01
+        _, got = jax.jvp(fn, args, (jnp.asarray(da), 0.3, 0.2))
+        h = 1e-6
+        by_eigenvalues = lambda *args: inverse_power(args[0][None], *args[1:], 0.25, "eigh")[0][0]
+        ahead, behind = (by_eigenvalues(a + t * da, 0.1 + 0.3 * t, 0.01 + 0.2 * t) for t in (h, -h))
+        want = (ahead - behind) / (2 * h)
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-8)
+        grad = jax.grad(lambda a: jnp.sum(jnp.abs(fn(a, 0.1, 0.01)) ** 2))
+        for repeated in (jnp.eye(4, dtype=args[0].dtype), jnp.zeros((4, 4), args[0].dtype)):
+            assert np.all(np.isfinite(grad(repeated)))

@@ -179,7 +179,8 @@ def test_presets_have_names():
 
 def count_loops(tx, params):
     """The loops in the lowered program, those of a function that is called several times as often as it is called."""
-    text = jax.jit(tx.update).lower(params, jax.eval_shape(tx.init, params), params).as_text()
+    traced = jax.jit(tx.update).trace(params, jax.eval_shape(tx.init, params), params)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
     bodies = dict(re.findall(r"func\.func \w+ @([\w.]+)\((.*?)(?=func\.func|\Z)", text, re.DOTALL))
 
     def loops(name):
@@ -195,7 +196,7 @@ EIGHT = {str(i): jnp.ones((8, 8)) for i in range(8)}
 def test_equal_matrices_share_one_loop(one_device):
     assert count_loops(gradtx.muon(0.1), EIGHT) == 1
     assert count_loops(gradtx.muon(0.1, "dion", preconditioning="aol"), EIGHT) == 1
-    mixed = {"wide": jnp.ones((4, 8)), "tall": jnp.ones((8, 4)), "bias": jnp.ones(8), "stack": jnp.ones((2, 8, 8))}
+    mixed = {"wide": jnp.ones((4, 5)), "tall": jnp.ones((5, 4)), "bias": jnp.ones(8), "stack": jnp.ones((2, 8, 8))}
     assert count_loops(gradtx.muon(0.1), EIGHT | mixed) == 2
 
 
@@ -211,6 +212,35 @@ def test_stacked_and_separate_matrices_take_the_same_steps(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     for x, y in zip(separate, tx.update(params, tx.init(params), params)[0], strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)  # batched products sum in another order
+
+
+def test_an_orthogonalizer_takes_the_place_of_the_other_arguments():
+    given = gradtx.muon(0.02, "dion", 3, orthogonalizer=gradtx.newton_schulz(eps=1e-8))
+    check_same(given, gradtx.muon(0.02), shapes=SHAPES)
+    zero = gradtx.scale_by_muon(orthogonalizer=jnp.zeros_like)
+    assert not np.any(zero.update(jnp.ones((3, 2)), zero.init(jnp.ones((3, 2))))[0])
+
+
+def test_it_is_a_chain_of_links():
+    links = gradtx.chain(
+        gradtx.ema(0.95, nesterov=True), gradtx.orthogonalize(gradtx.newton_schulz(eps=1e-8)),
+        gradtx.scale_by_shape(), gradtx.add_decayed_weights(0.1), gradtx.scale_by_learning_rate(0.02),
+    )  # fmt: skip
+    check_same(links, gradtx.muon(0.02, weight_decay=0.1), shapes=SHAPES)
+
+
+def test_heads_side_by_side_are_trained_as_each_alone():
+    """Of a fused kernel of queries, keys and values, inputs x (3 heads channels)."""
+    rng = np.random.default_rng(0)
+    fused = {"qkv": jnp.asarray(rng.normal(size=(8, 3 * 2 * 4)), jnp.float32)}
+    tx = gradtx.muon(0.02, muon_weight_dimension_numbers=gradtx.MuonDimensionNumbers(0, 1, parts={1: 6}))
+    alone = dict(enumerate(jnp.split(fused["qkv"], 6, axis=1)))
+    state = tx.init(fused)
+    assert state.inner_states["muon"].inner_state["scale_by_muon"].mu["qkv"].shape == (8, 24)
+    together = tx.update(fused, state, fused)[0]["qkv"]
+    each = gradtx.muon(0.02)
+    parts = each.update(alone, each.init(alone), alone)[0]
+    np.testing.assert_allclose(together, jnp.concatenate(list(parts.values()), axis=1), rtol=1e-4, atol=1e-6)
 
 
 def test_the_state_holds_no_constant():
@@ -235,6 +265,7 @@ def test_products_in_bfloat16_are_as_orthogonal_as_they_need_be():
         ({"ns_coeffs": "standart"}, "ns_coeffs.*standart"),
         ({"ns_steps": -1}, "ns_steps"),
         ({"preconditioning": "none"}, "preconditioning.*none"),
+        ({"ns_coeffs": "standard", "ns_steps": 2.5}, "ns_steps"),
     ],
 )
 @pytest.mark.parametrize("build", [gradtx.scale_by_muon, lambda **kw: gradtx.muon(1e-3, **kw)])
@@ -248,5 +279,7 @@ def test_what_cannot_be_a_matrix_is_an_error_that_names_it():
         gradtx.scale_by_muon().init(TREE)
     with pytest.raises(ValueError, match=r"`scale_by_muon`.*'block/b'.*1 dimensions"):
         gradtx.muon(0.1, muon_weight_dimension_numbers=gradtx.MuonDimensionNumbers()).init(TREE)
+    with pytest.raises(TypeError, match=r"`scale_by_muon`.*orthogonalizer.*newton_schulz"):
+        gradtx.muon(0.1, orthogonalizer="dion")
     with pytest.raises(TypeError, match=r"`scale_by_muon`.*weight_dimension_numbers.*0"):
         gradtx.muon(0.1, muon_weight_dimension_numbers={"embed": 0})

@@ -35,3 +35,19 @@ def test_what_is_no_matrix_is_an_error_that_names_it():
     tx, g = gradtx.scale_by_shape(), {"bias": jnp.ones(3)}
     with pytest.raises(ValueError, match=r"`scale_by_shape`.*'bias'.*\(3,\)"):
         tx.update(g, tx.init(g))
+
+
+@pytest.mark.parametrize(("rule", "factor"), [("spectral", 0.5), ("at_least_one", 1.0), (lambda m, n: m + n / 8, 8.25)])
+def test_rules(rule, factor):
+    np.testing.assert_allclose(scaled(gradtx.scale_by_shape(rule=rule), (8, 2)), factor, rtol=1e-6)
+    np.testing.assert_allclose(scaled(gradtx.scale_by_shape(None, 0.5, rule=rule), (4, 2)), 1.0, rtol=1e-6)
+
+
+def test_matrices_side_by_side_have_the_scale_of_one():
+    numbers = gradtx.MuonDimensionNumbers(parts={1: 2})
+    np.testing.assert_allclose(scaled(gradtx.scale_by_shape(numbers), (2, 16)), 2.0, rtol=1e-6)
+
+
+def test_an_unknown_rule_is_an_error_that_names_those_that_are_known():
+    with pytest.raises(ValueError, match=r"`scale_by_shape`: rule .*at_least_one.*spectral.*'square'"):
+        gradtx.scale_by_shape(rule="square")
