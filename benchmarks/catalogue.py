@@ -444,7 +444,13 @@ CATALOGUE = {
         )
     ),
     "adamuon": Entry(lambda lib: lib.adamuon(1e-3, weight_dimension_numbers=_stacks)),
-    "orthogonalize": Entry(
+    "equalize_neurons": Entry(lambda lib: lib.masked(lib.equalize_neurons(_stacks), _is_matrix)),
+    "normalize_neurons": Entry(
+        lambda lib: lib.masked(lib.normalize_neurons(weight_dimension_numbers=_stacks), _is_matrix)
+    ),
+    "equalize_matrices": Entry(lambda lib: lib.masked(lib.equalize_matrices(_stacks, 0.2, eps=1e-8), _is_matrix)),
+    "orthogonalize": Entry(lambda lib: lib.masked(lib.orthogonalize(lib.newton_schulz("dion", 3)), _is_matrix)),
+    "matrices_and_others": Entry(
         lambda lib: lib.matrices_and_others(
             lib.chain(lib.equalize_neurons(), lib.orthogonalize(), lib.equalize_matrices(), lib.scale(-1e-3)),
             lib.sgd(1e-3),
@@ -508,7 +514,7 @@ CATALOGUE = {
     # A first gradient of 4 x 6 says nothing of two directions of its long side: a rounding decides where they lie. So
     # bases of the short side alone.
     "in_eigenbasis": Entry(lambda lib: lib.in_eigenbasis(lib.scale_by_adam(), max_dim=4)),
-    "in_eigenbasis kl": Entry(
+    "scale_by_eigenvalues kl": Entry(
         lambda lib: lib.in_eigenbasis(
             lib.chain(lib.ema(0.9), lib.scale_by_eigenvalues()),
             *(0.9, 2, None, 4),
@@ -531,7 +537,6 @@ CATALOGUE = {
     "soap_muon": Entry(lambda lib: lib.soap_muon(1e-3, max_precond_dim=4, adam_learning_rate=1e-4)),
     "scale_by_filtered_adam": Entry(lambda lib: lib.scale_by_filtered_adam(b3=0.5)),
     "eshampoo": Entry(lambda lib: lib.eshampoo(1e-3, frequency=2, max_dim=4, vectors=False)),
-    "decay_after_step": Entry(lambda lib: lib.decay_after_step(0.1, 0.1)),
     "scale_by_psgd_kron": Entry(lambda lib: lib.scale_by_psgd_kron()),
     "scale_by_psgd_kron rarely": Entry(
         lambda lib: lib.scale_by_psgd_kron(

@@ -20,20 +20,21 @@ import gradtx
 from benchmarks import report, trees
 from benchmarks.recipes import step_of
 from benchmarks.step_time import fill
-from benchmarks.traffic import memory_cost, timed
+from benchmarks.traffic import memory_cost
 
 HEADING = "Methods of matrices"
 
 EXPLANATION = """\
-One compiled step on a tree of shapes; matrices by the method, embeddings and vectors by adamw.
+One compiled step on a tree of shapes: matrices between embeddings and head by the method, all else by adamw.
 
-*FLOPs* are those of the step's products, two for each multiplication, per parameter of a matrix, counted from the traced
-program: a loop's body as often as it runs. Of what happens every k steps the dearer branch is counted, so *every step*
-leaves it out and *refresh* is a step on which it happens. Decompositions (eigenvalues, QR) are counted by their usual
-formulas, 9 n^3 and 4 m n^2 - 4/3 n^3. *Bytes* and *temp* are XLA's counts of bytes accessed and of temporary buffers, per
-parameter; of a loop it counts one round. *State* is bytes per parameter. *Compile* is seconds to trace, lower and
-compile, over those of adam on the same tree. *Ratio* is the median over neighbouring steps of the time of Optax's muon
-over the method's, taken in turns in one process, above 1 where the method is faster."""
+*FLOPs* are those of the products, two for each multiplication, per parameter of such a matrix, counted from the
+traced program, a loop's body as often as it runs. Decompositions are counted by the usual formulas (eigenvalues 9
+n^3, QR 4 m n^2 - 4/3 n^3). Of what happens every k steps *FLOPs* has the cheaper branch and *refresh* the dearer.
+*Bytes* and *temp* are XLA's counts of bytes accessed and of temporary buffers, per parameter; of a loop it counts one
+round, and of both branches the larger. *State* is bytes per parameter. *Compile* is the CPU seconds to trace, lower
+and compile, *to adam* their ratio to those of adam on the same tree. *Ratio* is the median over neighbouring steps of
+the time of Optax's muon over the method's, taken in turns in one process, above 1 where the method is faster; *ms*
+the median step."""
 
 
 def hidden(params: Any) -> Any:
@@ -84,7 +85,7 @@ class Cost(NamedTuple):
     bytes_accessed: float  # per parameter
     temporary: float  # bytes per parameter
     state: float  # bytes per parameter
-    seconds: float  # to trace, lower and compile
+    seconds: float  # of a CPU, to trace, lower and compile
 
 
 def measure(tx: Any, params: Any) -> Cost:
@@ -92,18 +93,16 @@ def measure(tx: Any, params: Any) -> Cost:
     state = jax.eval_shape(tx.init, params)
     step = jax.jit(step_of(gradtx, tx), donate_argnums=(0, 1))
     jax.clear_caches()
-    seconds, (traced, compiled) = timed(lambda: _compiled(step, params, state))
+    before = time.process_time()
+    traced = step.trace(params, state, params)
+    compiled = traced.lower().compile()
+    seconds = time.process_time() - before
     labels = jax.tree.leaves(hidden(params))
     matrices = sum(x.size for x, label in zip(jax.tree.leaves(params), labels, strict=True) if label == "matrix")
     usual, most = (flops(traced.jaxpr.jaxpr, dear) / matrices for dear in (min, max))
     size = trees.size(params)
     bytes_of_state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     return Cost(usual, most, *memory_cost(compiled, size), bytes_of_state / size, seconds)
-
-
-def _compiled(step: Any, params: Any, state: Any) -> tuple[Any, Any]:
-    traced = step.trace(params, state, params)
-    return traced, traced.lower().compile()
 
 
 def flops(jaxpr: Any, of_branches: Callable) -> float:

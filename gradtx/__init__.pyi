@@ -333,7 +333,6 @@ from gradtx.transforms.decay import AddDecayedWeightsState as AddDecayedWeightsS
 from gradtx.transforms.decay import add_decayed_weights as add_decayed_weights
 from gradtx.transforms.decay import add_l1_subgradient as add_l1_subgradient
 from gradtx.transforms.decay import proximal_l1 as proximal_l1
-from gradtx.transforms.decay_after import decay_after_step as decay_after_step
 from gradtx.transforms.eigenvalues import scale_by_eigenvalues as scale_by_eigenvalues
 from gradtx.transforms.groups import scale_by_group as scale_by_group
 from gradtx.transforms.line import value_and_grad_from_state as value_and_grad_from_state
@@ -372,6 +371,7 @@ from gradtx.transforms.scale import scale as scale
 from gradtx.transforms.scale import scale_by_learning_rate as scale_by_learning_rate
 from gradtx.transforms.scale import scale_by_schedule as scale_by_schedule
 from gradtx.transforms.shape import scale_by_shape as scale_by_shape
+from gradtx.transforms.weight import steps_to as steps_to
 from gradtx.transforms.weight_decay import decay_weights as decay_weights
 from gradtx.transforms.weight_norm import KeepNormState as KeepNormState
 from gradtx.transforms.weight_norm import keep_norm as keep_norm

@@ -66,8 +66,13 @@ def axes_of(entry: Any) -> tuple[str, ...]:
 
 
 def spec_of(axes: Iterable[Sequence[str]]) -> PartitionSpec:
-    """The `PartitionSpec` that names these mesh axes in its entries."""
-    return PartitionSpec(*[tuple(names) if len(names) > 1 else names[0] if names else None for names in axes])
+    """The `PartitionSpec` that names these mesh axes in its entries. As compiled programs write it, without the last
+    ones that name none: to `jit` specs are equal only if they are written alike.
+    """
+    entries = [tuple(names) if len(names) > 1 else names[0] if names else None for names in axes]
+    while entries and entries[-1] is None:
+        entries.pop()
+    return PartitionSpec(*entries)
 
 
 def sharding_of(x: Any) -> Any:

@@ -9,8 +9,6 @@ import gradtx
 import gradtx.combine.chain
 from benchmarks.catalogue import CATALOGUE
 
-LANES = 8  # of whatever is mapped by vmap op by op: what is of one size shares the compiled operations
-
 
 def tree_of(dtype, seed=0, lead=()):
     rng = np.random.default_rng(seed)

@@ -1,6 +1,5 @@
 """The rules hold whatever surrounds a step: manual axes, committed arrays, odd gradients, names and containers."""
 
-import dataclasses
 from typing import NamedTuple
 
 import chex
@@ -13,9 +12,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSha
 
 import gradtx
 from benchmarks.catalogue import CATALOGUE
-from gradtx.value import Value
 
-from .steps import FIRST, LANES, avals, step, tree_of, walk
+from .steps import FIRST, avals, step, tree_of, walk
 
 ONE = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[1:2])
 TWO = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
@@ -168,53 +166,10 @@ def test_names_do_not_matter_and_containers_may_take_nothing_but_their_arrays(un
         chex.assert_trees_all_equal(jax.tree.leaves(of_odd[0]), jax.tree.leaves(of_plain[0]))
 
 
-def low_ends(tx):
-    """For each float, in the order of `jax.tree.leaves`, the lower end of its interval; NaN if it does not hold it."""
-    if isinstance(tx, dict):
-        return [end for _, x in sorted(tx.items()) for end in low_ends(x)]
-    if not isinstance(tx, Value):
-        return [end for x in tx for end in low_ends(x)] if isinstance(tx, tuple) else [np.nan] * isinstance(tx, float)
-    found = []
-    for field in dataclasses.fields(tx):
-        x, interval = getattr(tx, field.name), field.metadata.get("interval")
-        if interval is None and not field.metadata.get("static"):
-            found += low_ends(x)
-        elif isinstance(x, float) and interval is not None:
-            found.append(interval.low if interval.low in interval and np.isfinite(interval.low) else np.nan)
-    return found
-
-
-def test_every_number_has_finite_updates_and_slopes_also_at_the_end_of_its_interval(tx, op_by_op):
-    """As it is, and each at its lower end in turn; where gradients are zero, too."""
-    params = tree_of("float32")
-    floats, others = eqx.partition(tx, lambda x: isinstance(x, float))
-    leaves, structure = jax.tree.flatten(floats)
-    ends = np.array(low_ends(tx))
-    assert len(ends) == len(leaves)
-    if not leaves:
-        return
-    at_ends = np.where(np.eye(len(ends), dtype=bool), ends, np.array(leaves))[~np.isnan(ends)]
-    each = np.concatenate([[leaves], at_ends.reshape(-1, len(leaves))]).astype(np.float32)
-    each = np.resize(each, (-len(each) // LANES * -LANES, len(leaves)))  # some again, to a whole number of lanes
-
-    def loss(floats):
-        tx = eqx.combine(structure.unflatten(list(floats)), others)
-        state, scales = tx.init(params), (0.0, 1.0, 0.0)
-        p, _ = walk(tx, params, state, [jax.tree.map(lambda x: scale * x, params) for scale in scales])
-        return sum(jnp.sum(x**2) for x in jax.tree.leaves(p))
-
-    for lanes in each.reshape(-1, LANES, len(leaves)):
-        values, slopes = jax.vmap(jax.value_and_grad(loss))(lanes)
-        assert np.all(np.isfinite(values)) and np.all(np.isfinite(slopes)), (lanes, slopes)
-
-
-def test_zero_gradients_stay_finite_and_make_no_nan_on_the_way(tx, op_by_op):
-    """At parameters that are zero, too, and of any dtype."""
-    params = tree_of("float32")
-    params = {
-        "dense": {"kernel": params["dense"]["kernel"].astype("float16"), "bias": jnp.zeros(6)},
-        "scale": params["scale"].astype("bfloat16"),
-    }
+def test_zero_gradients_stay_finite_and_make_no_nan_on_the_way(tx):
+    """In float16, where small numbers are 0; at parameters that are zero, too."""
+    params = tree_of("float16")
+    params["dense"]["bias"] = jnp.zeros(6, "float16")
     with jax.debug_nans(True):
         p, state = params, tx.init(params)
         for scale in (0, 1):

@@ -12,7 +12,8 @@ from jax.typing import DTypeLike
 
 from gradtx.combine.sides import Sides, has_statistics
 from gradtx.linalg import blocking, eigenbasis
-from gradtx.linalg.matrices import Axes, factor_axes, factors, map_stacks
+from gradtx.linalg.axes import Axes, factor_axes, factors
+from gradtx.linalg.matrices import map_stacks
 from gradtx.placement import zeros_of_axes
 
 Held = dict[int, list[Array]]  # by a leaf's place, of each of its sides that have statistics

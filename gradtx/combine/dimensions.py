@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from gradtx import leafwise, paths
 from gradtx.combine.masking import _Paths, as_labels, labelled
 from gradtx.core import Params
-from gradtx.linalg.matrices import Axes, axes
+from gradtx.linalg.axes import Axes, axes
 from gradtx.placement import axes_of, laid_like
 from gradtx.value import state
 
@@ -122,7 +122,10 @@ def undivided(x: Array, like: Array) -> Array:
     return x if x.shape == like.shape else laid_like(x.reshape(like.shape), like)
 
 
-def _in_parts(x: Array, parts: dict[int, int]) -> Array:
+def _in_parts(x: Any, parts: dict[int, int]) -> Any:
+    shape = [m for i, n in enumerate(x.shape) for m in ((parts[i], n // parts[i]) if i in parts else (n,))]
+    if not isinstance(x, jax.Array):
+        return jax.ShapeDtypeStruct(shape, x.dtype)
     kind = jax.typeof(x).sharding
     if any(kind.spec):  # parts must lie on one device each; gathered along the axis where devices do not divide them
         spec = [*kind.spec, *[None] * (x.ndim - len(kind.spec))]
@@ -130,7 +133,7 @@ def _in_parts(x: Array, parts: dict[int, int]) -> Array:
             devices = math.prod(kind.mesh.shape[name] for name in axes_of(spec[axis]))
             spec[axis] = None if number % devices else spec[axis]
         x = jax.sharding.reshard(x, NamedSharding(kind.mesh, PartitionSpec(*spec)))
-    return x.reshape([m for i, n in enumerate(x.shape) for m in ((parts[i], n // parts[i]) if i in parts else (n,))])
+    return x.reshape(shape)
 
 
 def _axes(entry: Any, ndim: int, name: str, owner: str) -> Axes:

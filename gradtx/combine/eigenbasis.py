@@ -16,7 +16,7 @@ from gradtx.combine.dimensions import as_dimension_numbers
 from gradtx.combine.sides import Sides, sides_of
 from gradtx.combine.slots import slots
 from gradtx.core import GradientTransformation, Params, State, as_transformation, transformation
-from gradtx.linalg.matrices import factors
+from gradtx.linalg.axes import factors
 from gradtx.partial import FUNCTIONS
 from gradtx.placement import differing_like
 from gradtx.value import flag, known, number, part, state, static, storage_dtype, whole

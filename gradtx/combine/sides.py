@@ -7,8 +7,8 @@ import jax
 
 from gradtx.combine.dimensions import matrix_axes
 from gradtx.core import Params
+from gradtx.linalg.axes import Axes, every_axis
 from gradtx.linalg.blocking import merged
-from gradtx.linalg.matrices import Axes, every_axis
 
 
 class Sides(NamedTuple):

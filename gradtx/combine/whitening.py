@@ -14,7 +14,8 @@ from gradtx.clock import as_float, tick
 from gradtx.combine.dimensions import matrix_axes
 from gradtx.core import Params, Updates
 from gradtx.linalg import whitening
-from gradtx.linalg.matrices import Axes, map_stacks
+from gradtx.linalg.axes import Axes
+from gradtx.linalg.matrices import map_stacks
 from gradtx.placement import differing_like, laid_like, zeros_of_axes
 
 Diagonal = Callable[[Sequence[int]], Sequence[bool]]  # from the sizes of sides to which have a diagonal factor
@@ -61,9 +62,12 @@ def initial(p: Any, axes: Axes | None, diagonal: Diagonal, scale: Any, dtype: DT
     made_of = [(i,) for i in axes.batch]
     wide = leafwise.zeros(jax.ShapeDtypeStruct((), p.dtype), dtype).dtype
     factors = []
+    along = {len(batch): [i for i in range(p.ndim) if i not in axes.batch]}
     for side, d, is_diagonal in zip(axes.sides, lengths, diagonal(lengths), strict=True):
         shape, one = ((d,), jnp.ones(d)) if is_diagonal else ((d, d), jnp.eye(d))
-        zeros = zeros_of_axes(p, [*made_of, side, *[()] * (len(shape) - 1)], shape=(*batch, *shape), dtype=wide)
+        zeros = zeros_of_axes(
+            p, [*made_of, side, *[()] * (len(shape) - 1)], shape=(*batch, *shape), dtype=wide, along=along
+        )
         one = (one * scale ** (1 / len(lengths))).astype(wide)
         factors.append(zeros + one.reshape(*[1] * len(batch), *shape))
     real = leafwise.zeros(jax.ShapeDtypeStruct((), p.dtype), real=True).dtype

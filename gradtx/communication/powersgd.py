@@ -12,7 +12,7 @@ from gradtx.collectives import Axis, as_axis, names, require_unreduced, size
 from gradtx.combine.dimensions import as_dimension_numbers, matrix_axes
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.formulas import alike
-from gradtx.linalg.matrices import Axes, as_matrices, from_matrices
+from gradtx.linalg.axes import Axes, as_matrices, from_matrices
 from gradtx.placement import laid_like, sharding_of, whole_everywhere, zeros_of_axes
 from gradtx.value import part, state, static, whole
 

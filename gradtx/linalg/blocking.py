@@ -9,7 +9,7 @@ from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
-from gradtx.linalg.matrices import Axes, factors
+from gradtx.linalg.axes import Axes, factors
 from gradtx.placement import axes_of, laid_like, sharding_of, zeros_of_axes
 
 
@@ -54,7 +54,9 @@ def split(x: Array, axes: Axes, largest: int) -> Array:
     y = _gathered(x, gathered).transpose(axes.order).reshape(*batch, *sides)
     y = jnp.pad(y, [(0, 0)] * len(batch) + [(0, n) for n in over]) if any(over) else y
     parts = [(_blocks(n, largest), largest) if n > largest else (n,) for n in sides]
-    y = y.reshape(*batch, *(n for part in parts for n in part))
+    for i in range(len(parts) - 1, -1, -1):  # one at a time: types do not tell where an array lies after several
+        at = len(batch) + i
+        y = y.reshape(*y.shape[:at], *parts[i], *y.shape[at + 1 :])
     return _laid_as(y, x, _made_of(x, axes, largest))
 
 
@@ -69,7 +71,10 @@ def join(y: Array, axes: Axes, largest: int, like: Array) -> Array:
     )
     blocked = block_axes(like.shape, axes, largest)
     padded = [i for (side,), n in zip(blocked.sides, over, strict=True) if n for i in (side - 1, side)]
-    y = _gathered(y, padded).reshape(*batch, *(n + more for n, more in zip(sides, over, strict=True)))
+    y = _gathered(y, padded)
+    for i, (n, more) in enumerate(zip(sides, over, strict=True)):
+        at = len(batch) + i
+        y = y.reshape(*y.shape[:at], n + more, *y.shape[at + 1 + (n > largest) :])
     y = y[(..., *(slice(n) for n in sides))] if any(over) else y
     order = axes.order
     y = y.reshape([like.shape[i] for i in order]).transpose([order.index(i) for i in range(len(order))])

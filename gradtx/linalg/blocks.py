@@ -12,7 +12,7 @@ from jax import Array
 from gradtx.placement import axes_of
 
 if TYPE_CHECKING:
-    from gradtx.linalg.matrices import Axes
+    from gradtx.linalg.axes import Axes
 
 # A block of a tensor: of each of its dimensions how many entries are here, and the mesh axes that the others are along.
 Form = tuple[tuple[int, tuple[str, ...]], ...]

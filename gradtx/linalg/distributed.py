@@ -20,7 +20,7 @@ from gradtx.linalg.travel import Round
 from gradtx.placement import manual_axes, spec_of
 
 if TYPE_CHECKING:
-    from gradtx.linalg.matrices import Axes
+    from gradtx.linalg.axes import Axes
 
 Computation = Callable[..., tuple[Array, ...]]  # from a tuple of stacks, and operands
 
@@ -159,9 +159,9 @@ def _of_group(
         together = [_concatenated([items[i][k][start:stop] for i, start, stop in pieces]) for k in range(len(shares))]
         results = Round(kinds, shares, along, free(len(kinds)), sizes).computed(fn, together)
         ends = [sum(stop - start for _, start, stop in pieces[: n + 1]) for n in range(len(pieces) - 1)]
-        divided = zip(*[jnp.split(y, ends) for y in results], strict=True)
-        for (i, *_), blocks in zip(pieces, divided, strict=True):
-            found[i].append(list(blocks))
+        divided = [jnp.split(y, ends) for y in results]
+        for n, (i, *_) in enumerate(pieces):
+            found[i].append([blocks[n] for blocks in divided])
     return [[_concatenated(list(blocks)) for blocks in zip(*parts, strict=True)] for parts in found]
 
 

@@ -26,8 +26,8 @@ def matrix_inverse_pth_root(
         T = ((p + 1) I - M) / p,    M <- T^p M,    H <- H T         until max |M - I| <= error_tolerance
         from M = z B, H = z^(1/p) I,    z = (1 + p) / (2 |B|),    B = A + ridge I,    ridge = ridge_epsilon l
 
-    with l the largest eigenvalue of A, at least 1e-16. Then M is 1 and H the root. It also stops where an error grows
-    by more than a fifth, with the H before it.
+    with l the largest eigenvalue of A, at least 1e-16. Then M is 1 and H the root. It also stops where the norm of
+    M - I grows by more than a fifth, with the H before it.
 
     Args:
       matrix: n x n.
@@ -43,7 +43,8 @@ def matrix_inverse_pth_root(
     It has no derivative in reverse mode.
     Source: Higham, Functions of matrices, 2008, equation 7.18; Guo, Higham, 2006; Anil et al., 2020 (arXiv:2002.09018).
     Differs from Optax: p may be any whole number, where 3, 5, 6, 7 give another power there and 9 and more the 8th;
-      float64 is computed in float64; the error is that of the H returned.
+      float64 is computed in float64; the error is that of the H returned; what must not grow is a norm, where a largest
+      entry may grow at first, and ends it there with no root.
     """
     given = jnp.asarray(matrix)
     if given.ndim != 2 or given.shape[0] != given.shape[1]:
@@ -65,8 +66,8 @@ def matrix_inverse_pth_root(
         count, m, h, _, error, _ = carry
         t = ((order + 1) * unit - m) / order
         new = jnp.matmul(_power(t, p, precision), m, precision=precision)
-        new_error = _distance(new, unit)
-        return count + 1, new, jnp.matmul(h, t, precision=precision), (h, error), new_error, new_error < error * 1.2
+        falls = jnp.linalg.norm(new - unit) < jnp.linalg.norm(m - unit) * 1.2  # but for rounding; an entry's may grow
+        return count + 1, new, jnp.matmul(h, t, precision=precision), (h, error), _distance(new, unit), falls
 
     def unfinished(carry):
         count, _, _, _, error, going = carry
@@ -191,7 +192,8 @@ def _by_products(a: Array, eps: ArrayLike, relative_eps: ArrayLike, exponent: fl
     """The root and its error by Newton's method, of matrices scaled so that no square overflows."""
     size = jnp.max(jnp.abs(a), axis=(1, 2), initial=0)
     size = jnp.where(size > 0, size, 1)
-    damped = a / _each(size) + _each(jnp.asarray(eps / size)) * _unit(a)
+    inside = eps / (1 + relative_eps) / size  # the largest eigenvalue, of which the rest is a part, has it too
+    damped = a / _each(size) + _each(jnp.asarray(inside)) * _unit(a)
     root = partial(matrix_inverse_pth_root, p=round(1 / exponent), ridge_epsilon=relative_eps)
     roots, errors = jax.vmap(root)(damped)
     return roots * _each(size**-exponent), errors

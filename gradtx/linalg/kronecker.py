@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
+from gradtx.linalg.axes import Axes, factor_axes
 from gradtx.linalg.inverse_root import inverse_roots
-from gradtx.linalg.matrices import Axes, factor_axes, map_stacks
+from gradtx.linalg.matrices import map_stacks
 from gradtx.placement import differing_like
 
 SIDES = "abcdefghijklmnopqrstuvw"  # z is a stack's axis, y a new side

@@ -120,7 +120,7 @@ def _gram(x: Array) -> Array:
 
 def _by_gram(x: Array, gram: Array | None, triples: Sequence[Sequence[ArrayLike]]) -> Array:
     product = partial(jnp.matmul, precision="high")  # ten bits or more, also where the default is eight
-    identity = jnp.asarray(np.eye(x.shape[-2]), x.dtype)
+    identity = jnp.expand_dims(jnp.asarray(np.eye(x.shape[-2]), x.dtype), range(x.ndim - 2))
     for part in _between_restarts(triples, x.dtype):
         gram = _gram(x) if gram is None else gram
         whole: Any = None
@@ -170,7 +170,7 @@ def _power_of_two(x: Array) -> Array:
     x = jax.lax.stop_gradient(x)
     parts = jnp.maximum(jnp.abs(x.real), jnp.abs(x.imag)) if jnp.iscomplexobj(x) else jnp.abs(x)
     largest = jnp.max(parts, axis=(-2, -1), keepdims=True, initial=0)
-    largest = jnp.where(largest > 0, jnp.clip(largest, limits.tiny, limits.max / 2), 1)
+    largest = jnp.where(largest > 0, jnp.clip(largest, limits.tiny, limits.max / 4), 1)  # whose reciprocals are numbers
     return jax.lax.reduce_precision(largest, limits.nexp, 0)
 
 

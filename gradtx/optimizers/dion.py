@@ -14,7 +14,8 @@ from gradtx.combine.chain import chain
 from gradtx.combine.dimensions import all_matrices, as_dimension_numbers
 from gradtx.combine.matrices import matrices_and_others
 from gradtx.core import GradientTransformation, Params, as_transformation, transformation
-from gradtx.linalg.matrices import Axes, map_stacks
+from gradtx.linalg.axes import Axes
+from gradtx.linalg.matrices import map_stacks
 from gradtx.moments import abs_sq, length
 from gradtx.optimizers.adam import adamw
 from gradtx.placement import sharding_of, zeros_of_axes
@@ -145,7 +146,13 @@ class scale_by_dion(GradientTransformation):
         zero = leafwise.zeros(jax.ShapeDtypeStruct((), p.dtype), self.q_dtype)
         batch = [p.shape[i] for i in axes.batch]
         made_of = [*[(i,) for i in axes.batch], axes.columns, ()]
-        zeros = zeros_of_axes(p, made_of, shape=(*batch, n, self._rank(m, n)), dtype=zero.dtype)
+        zeros = zeros_of_axes(
+            p,
+            made_of,
+            shape=(*batch, n, self._rank(m, n)),
+            dtype=zero.dtype,
+            along={len(batch): axes.rows + axes.columns},
+        )
         drawn = jax.random.normal(jax.random.fold_in(keys.typed(self.key), place), zeros.shape, zeros.dtype)
         sharding = sharding_of(zeros)
         return jax.device_put(drawn, sharding) if sharding is not None and zeros.committed else zeros + drawn

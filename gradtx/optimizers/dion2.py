@@ -14,7 +14,8 @@ from gradtx.combine.chain import chain
 from gradtx.combine.dimensions import all_matrices, as_dimension_numbers
 from gradtx.combine.matrices import matrices_and_others
 from gradtx.core import GradientTransformation, Params, as_transformation, transformation
-from gradtx.linalg.matrices import Axes, map_stacks
+from gradtx.linalg.axes import Axes
+from gradtx.linalg.matrices import map_stacks
 from gradtx.moments import abs_sq, ema, length
 from gradtx.optimizers.adam import adamw
 from gradtx.optimizers.dion import share

@@ -101,7 +101,7 @@ def eshampoo(
       weight_decay: fraction of p removed per update, before the learning rate multiplies it. Not negative.
       mask: which leaves decay; None, all. See `add_decayed_weights`.
 
-    Reads: params.
+    State: 8 bytes per float32 parameter, and 8 d^2 for each side of length d. Reads: params.
     Source: Eschenhagen et al., Purifying Shampoo, 2025 (arXiv:2506.03595), and Meta's code of it.
     Differs from Meta's code: a side longer than `max_dim` is left alone, not cut into blocks.
     """

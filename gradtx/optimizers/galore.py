@@ -15,7 +15,7 @@ from gradtx.clock import Hyperparameter, at, start, tick, time
 from gradtx.combine.chain import chain
 from gradtx.combine.dimensions import as_dimension_numbers, matrix_axes
 from gradtx.core import GradientTransformation, Params, State, as_transformation, transformation
-from gradtx.linalg.matrices import Axes, as_matrices, from_matrices
+from gradtx.linalg.axes import Axes, as_matrices, from_matrices
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.partial import FUNCTIONS
 from gradtx.placement import differing_like, laid_like, whole_everywhere, zeros_of_axes

@@ -10,10 +10,10 @@ from gradtx.combine.eigenbasis import in_eigenbasis
 from gradtx.combine.matrices import matrices_and_others
 from gradtx.core import GradientTransformation
 from gradtx.optimizers.adam import adamw
-from gradtx.transforms.decay_after import decay_after_step
 from gradtx.transforms.eigenvalues import scale_by_eigenvalues
 from gradtx.transforms.momentum import ema
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.weight_decay import decay_weights
 
 
 def scale_by_kl_shampoo(
@@ -115,7 +115,7 @@ def kl_shampoo(
             precision=precision, rotation_dtype=rotation_dtype,
         ),
         scale_by_learning_rate(learning_rate),
-        decay_after_step(learning_rate, weight_decay, start=2),
+        decay_weights(weight_decay, learning_rate, start=2),
     )  # fmt: skip
     rate = learning_rate if adam_learning_rate is None else adam_learning_rate
     for_others = adamw(rate, adam_b1, adam_b2, eps, weight_decay=adam_weight_decay)

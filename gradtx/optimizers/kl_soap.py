@@ -8,8 +8,8 @@ from gradtx.clock import Hyperparameter
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation
 from gradtx.optimizers.soap import scale_by_soap
-from gradtx.transforms.decay_after import decay_after_step
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.weight_decay import decay_weights
 
 
 def kl_soap(
@@ -57,5 +57,5 @@ def kl_soap(
             mu_dtype=mu_dtype, precision=precision, rotation_dtype=rotation_dtype,
         ),
         scale_by_learning_rate(learning_rate),
-        decay_after_step(learning_rate, weight_decay, mask, start=2),
+        decay_weights(weight_decay, learning_rate, mask, start=2),
     )  # fmt: skip

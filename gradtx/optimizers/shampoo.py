@@ -15,10 +15,10 @@ from gradtx.combine.exponents import as_exponents, exponents_of
 from gradtx.combine.graft import GRAFTS, grafted, with_norm_of
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.formulas import alike
+from gradtx.linalg.axes import Axes, every_axis
 from gradtx.linalg.blocking import block_axes, block_factors, identities, join, merged, split
 from gradtx.linalg.inverse_root import METHODS
 from gradtx.linalg.kronecker import add_second_moments, multiplied, roots_when
-from gradtx.linalg.matrices import Axes, every_axis
 from gradtx.moments import ema, ema_mass
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import trace

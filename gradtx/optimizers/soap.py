@@ -13,8 +13,8 @@ from gradtx.combine.eigenbasis import in_eigenbasis
 from gradtx.core import GradientTransformation, transformation
 from gradtx.moments import ema_mass, length, rms
 from gradtx.optimizers.adam import scale_by_adam
-from gradtx.transforms.decay_after import decay_after_step
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.weight_decay import decay_weights
 from gradtx.value import flag, number, static, storage_dtype, whole
 
 
@@ -143,5 +143,5 @@ def soap(
             precision=precision, rotation_dtype=rotation_dtype,
         ),
         scale_by_learning_rate(learning_rate),
-        decay_after_step(learning_rate, weight_decay, mask, start=2),
+        decay_weights(weight_decay, learning_rate, mask, start=2),
     )  # fmt: skip

@@ -13,7 +13,8 @@ from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.combine.dimensions import as_dimension_numbers, dimension_numbers
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.formulas import alike
-from gradtx.linalg.matrices import Axes, axes, map_matrices
+from gradtx.linalg.axes import Axes, axes
+from gradtx.linalg.matrices import map_matrices
 from gradtx.moments import abs_sq, length
 from gradtx.reductions import summed
 from gradtx.transforms.orthogonalize import as_orthogonalizer, newton_schulz

@@ -89,7 +89,7 @@ class normalize_neurons(GradientTransformation):
     def init(self, params):
         def slot(p, axes):
             left = [(i,) for i in range(p.ndim) if i not in axes.rows]
-            return zeros_of_axes(p, left, dtype=leafwise.wide_dtype(p.real))
+            return zeros_of_axes(p, left, dtype=jnp.finfo(leafwise.wide_dtype(p)).dtype)
 
         parts = divided(self.weight_dimension_numbers, params, self.name)
         return NormalizeNeuronsState(start(), jax.tree.structure(params).unflatten([slot(*part) for part in parts]))

@@ -10,7 +10,8 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.combine.dimensions import as_dimension_numbers, divided, undivided
 from gradtx.core import EmptyState, GradientTransformation, transformation
-from gradtx.linalg.matrices import axes, map_matrices
+from gradtx.linalg.axes import axes
+from gradtx.linalg.matrices import map_matrices
 from gradtx.linalg.newton_schulz import PRECONDITIONINGS, PRESETS, orthogonalized
 from gradtx.value import Value, known, number, static, storage_dtype, value
 

@@ -113,6 +113,8 @@ def test_matrices_that_lie_side_by_side_are_a_batch():
     for i, part in enumerate(jnp.split(x, 4, axis=1)):
         assert jnp.array_equal(y[:, i], part)
     assert jnp.array_equal(undivided(y, x), x)
+    ((y, _),) = divided(stored(numbers), jax.eval_shape(lambda: x), "f")
+    assert y.shape == (2, 4, 3)
 
 
 def test_parts_of_rows_and_of_several_axes():

@@ -8,7 +8,7 @@ import pytest
 from gradtx import MuonDimensionNumbers
 from gradtx.combine.dimensions import as_dimension_numbers
 from gradtx.combine.whitening import due, fourth_root_mean, probes, sides
-from gradtx.linalg.matrices import Axes
+from gradtx.linalg.axes import Axes
 
 
 @pytest.mark.parametrize(

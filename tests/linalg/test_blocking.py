@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gradtx.linalg.axes import Axes, as_matrices, every_axis
 from gradtx.linalg.blocking import block_axes, block_factors, identities, join, merged, split
-from gradtx.linalg.matrices import Axes, as_matrices, every_axis
 
 CASES = [
     ((6, 4), every_axis(2), 4),

@@ -9,7 +9,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from benchmarks.collectives import collectives
-from gradtx.linalg.matrices import axes, map_matrices
+from gradtx.linalg.axes import axes
+from gradtx.linalg.matrices import map_matrices
 
 P = PartitionSpec
 

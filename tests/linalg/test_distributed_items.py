@@ -9,7 +9,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from benchmarks.collectives import collectives
-from gradtx.linalg.matrices import Axes, as_matrices, axes, every_axis, factor_axes, factors, from_matrices, map_stacks
+from gradtx.linalg.axes import Axes, as_matrices, axes, every_axis, factor_axes, factors, from_matrices
+from gradtx.linalg.matrices import map_stacks
 
 P = PartitionSpec
 MATRIX, FACTOR = axes(2, 0, 1), axes(2, 0, 1)
@@ -172,6 +173,11 @@ def test_sides_and_batches_of_nothing(mesh):
     assert check(mesh, stack, [[axes(3, 1, 2)] * 3]) == {} and map_stacks(statistics, [], []) == []
 
 
+def test_a_function_that_makes_nothing(mesh):
+    items, places = matrices(mesh, 2, (8, 16), P("a", "b"), P("a"), P())
+    assert check(mesh, items, places, fn=lambda stacks: ()) == {}
+
+
 @pytest.mark.parametrize("sizes", [(8, 1), (1, 8), (1, 1)])
 def test_mesh_axes_of_one_device(sizes):
     mesh = jax.make_mesh(sizes, ("a", "b"), (AxisType.Explicit,) * 2)
@@ -262,8 +268,9 @@ def test_factors_lie_along_all_mesh_axes_of_their_tensor(mesh):
         with jax.set_mesh(mesh):
             x = shape(shapes, jnp.float32, sharding=NamedSharding(mesh, spec))
             make = lambda x: factors(x, every_axis(len(shapes)) if places is None else places)
-            found = [y.sharding.spec for y in jax.eval_shape(make, x)]
-            concrete = [y.sharding.spec for y in make(put(mesh, shapes, spec))]
+            padded = lambda y: P(*y.sharding.spec, *[None] * (y.ndim - len(y.sharding.spec)))
+            found = [padded(y) for y in jax.eval_shape(make, x)]
+            concrete = [padded(y) for y in make(put(mesh, shapes, spec))]
         assert found == concrete
         return found
 

@@ -57,6 +57,15 @@ def test_optax_takes_powers_of_two_alone():
     assert not np.abs(optax.matrix_inverse_pth_root(a, 3)[0] - want).max() < 1e-2
 
 
+def test_a_largest_entry_may_grow_at_first():
+    """The norm of M - I falls at every round, but for rounding; not so its largest entry, by which Optax's ends."""
+    v = np.array([-1.7, 2.1, 2.0])
+    a = jnp.asarray(np.outer(v, v) + 0.1 * np.eye(3), "float32")
+    got, error = gradtx.matrix_inverse_pth_root(a, 2)
+    np.testing.assert_allclose(got, root(np.asarray(a, np.float64), 2, 1e-6), atol=1e-4)
+    assert error <= 1e-6 < 0.1 < optax.matrix_inverse_pth_root(a, 2)[1]
+
+
 @pytest.mark.parametrize("e", range(2, 12))
 def test_a_condition_number_beyond_float32_ends_with_numbers(e):
     got, error = gradtx.matrix_inverse_pth_root(jnp.asarray(positive(10.0**e, 16), "float32"), 4, ridge_epsilon=1e-12)

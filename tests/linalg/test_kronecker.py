@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gradtx.linalg.axes import every_axis
 from gradtx.linalg.kronecker import add_second_moments, multiplied, on_side, roots_when, second_moments
-from gradtx.linalg.matrices import every_axis
 
 
 def draw(*shape, seed=0, is_complex=False):

@@ -29,7 +29,8 @@ TRAVEL = {
 
 @pytest.mark.parametrize("layout", TRAVEL)
 def test_what_travels_between_devices_and_what_each_computes(layout, capfd):
-    program, without = (step_on(layout, gradtx.muon(1e-3, ns_steps=n)) for n in (5, 0))
+    steps = lambda n: gradtx.newton_schulz(steps=n, gram=False)
+    program, without = (step_on(layout, gradtx.muon(1e-3, orthogonalizer=steps(n))) for n in (5, 0))
     assert collectives(program) == TRAVEL[layout]
     assert "rematerialization" not in capfd.readouterr().err  # XLA's warning that it gathers an array to move it
     every, none = (p.cost_analysis()["flops"] for p in (program, without))
@@ -55,3 +56,23 @@ def test_sharded_steps_are_those_of_one_device(layout, ns_dtype):
     for x, y, like in zip(*map(jax.tree.leaves, (found, wanted, params)), strict=True):
         assert x.sharding.is_equivalent_to(like.sharding, x.ndim)
         np.testing.assert_allclose(x, y, atol=atol)
+
+
+@pytest.mark.parametrize("heads", [4, 3])
+@pytest.mark.parametrize("method", ["muon", "normuon"])
+def test_heads_side_by_side_on_a_mesh(heads, method):
+    """4 heads lie whole on the devices of an axis of 4; 3 do not, and are gathered along it."""
+    numbers = gradtx.MuonDimensionNumbers(0, 1, parts={1: heads})
+    name = "muon_weight_dimension_numbers" if method == "muon" else "weight_dimension_numbers"
+    tx = getattr(gradtx, method)(0.02, **{name: numbers})
+    mesh = jax.make_mesh((4, 2), ("model", "data"), axis_types=(AxisType.Explicit,) * 2)
+    g = np.random.default_rng(0).normal(size=(8, 24)).astype(np.float32)
+    wanted = tx.update(jnp.asarray(g), tx.init(jnp.asarray(g)), jnp.asarray(g))[0]
+    with jax.set_mesh(mesh):
+        x = jax.device_put(g, jax.NamedSharding(mesh, jax.P("data", "model")))
+        state = jax.jit(tx.init)(x)
+        found, after = jax.jit(tx.update)(x, state, x)
+    assert found.sharding.is_equivalent_to(x.sharding, 2)
+    for before, now in zip(*map(jax.tree.leaves, (state, after)), strict=True):
+        assert before.sharding.is_equivalent_to(now.sharding, now.ndim)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)

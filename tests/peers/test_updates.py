@@ -11,6 +11,7 @@ import pytest
 
 import gradtx
 from benchmarks.catalogue import CATALOGUE
+from tests.steps import FIRST
 
 STEPS = 20
 SHAPES = {"scalar": (), "vector": (5,), "matrix": (4, 3), "stack": (2, 3, 4), "empty": (0, 3)}
@@ -41,6 +42,8 @@ def has(name):
 
 # Masks by pattern are ours alone; a storage of eight bits of precision turns the last bit of float64 into a percent.
 SHARED = [name for name in CATALOGUE if not {"masked", "bfloat16"} & {*name.split()} and has(name)]
+# How much is lost to rounding is a matter of the links, each of which stands in one of these.
+ROUNDING = [name for name in SHARED if name in FIRST]
 
 
 def build(library, name):
@@ -100,7 +103,7 @@ def test_in_float64_the_updates_are_optaxs(name):
     assert np.all(errors(ours, theirs) <= LOOSER.get(name, TOLERANCE["float64"])), errors(ours, theirs)
 
 
-@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("name", ROUNDING)
 def test_in_float32_they_are_as_near_to_float64_as_optaxs(name):
     if CATALOGUE[name].differs:
         pytest.skip(CATALOGUE[name].differs)

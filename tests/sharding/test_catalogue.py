@@ -21,7 +21,9 @@ from tests.steps import FIRST
 def test_it_computes_what_it_computes_on_one_device(name):
     tx = CATALOGUE[name].build(gradtx)
     params, state = on_a_mesh(tx, "all three", AxisType.Explicit)
-    assert apart(params, on_one_device(tx)) < 1e-5  # sums over devices, in another order
+    with jax.disable_jit():  # one program less to compile
+        alone = on_one_device(tx)
+    assert apart(params, alone) < 1e-5  # sums over devices, in another order
     expected = jax.tree.leaves(sharding.abstract_state(tx, tree(0), places_of("all three", AxisType.Explicit)[1]))
     assert state_bytes(state) == sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in expected)
 

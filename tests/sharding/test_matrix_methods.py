@@ -12,7 +12,7 @@ import gradtx
 from benchmarks.collectives import COLLECTIVE, collectives, mesh_of, model
 from gradtx import sharding
 
-# How it is built, the most all-to-alls, and the most bytes that are gathered or added: those of vectors. The weights are
+# How it is built, the most all-to-alls, and the most bytes gathered or added, which are those of vectors. Weights are
 # 81,920 bytes, of three shapes: 32 x 32, 32 x 128 and 128 x 32; where a method takes transposes, of two.
 METHODS = {
     "muon": (lambda: gradtx.muon(1e-2), 4, 0),

@@ -2,7 +2,9 @@
 
 `reference.npz` holds first parameters (`init/w1`), the gradients of twelve steps (`grads/w1`), the same for every
 method, and the parameters after each step by the authors' code (`muon_kj/default/w1`), each under the name of a
-repository and of a setting. Layouts are PyTorch's: the rows of a matrix are its outputs.
+repository and of a setting. `methods.npz` has those of the methods that are not of matrices, mostly of three leaves,
+and what some read: squares of `hgrads/w1` as a Hessian, `values` of the loss, `loss/a/w1` of a loss that can be called.
+Layouts are PyTorch's: the rows of a matrix are its outputs.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +17,8 @@ import numpy as np
 
 import gradtx
 
-REFERENCE = np.load(Path(__file__).parent / "reference.npz")
+HERE = Path(__file__).parent
+REFERENCE = {key: x for name in ("reference", "methods") for key, x in np.load(HERE / f"{name}.npz").items()}
 
 # Of the largest displacement of a parameter from its start. Rounding is 1e-16, and some thousand operations a step.
 TOLERANCE = 1e-10

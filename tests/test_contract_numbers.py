@@ -1,0 +1,100 @@
+"""The rules hold for whatever numbers a transformation holds: schedules, stacks, the ends of their intervals."""
+
+import dataclasses
+import functools
+
+import chex
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+from benchmarks.catalogue import CATALOGUE
+from gradtx.value import Value
+
+from .steps import FIRST, avals, tree_of, walk
+
+LANES = 8  # of what vmap maps: what is of one size shares the compiled operations
+
+
+@pytest.fixture(autouse=True)
+def as_everywhere(strict, op_by_op):
+    """As `test_contract`; nothing is compiled but operations."""
+
+
+@pytest.fixture(params=FIRST, scope="module")
+def tx(request):
+    return CATALOGUE[request.param].build(gradtx)
+
+
+def test_schedules_in_place_of_numbers_change_neither_state_nor_results(tx):
+    tx = gradtx.chain(tx)  # which keeps the time where the transformation does not
+    constant = lambda x: x if isinstance(x, int) else gradtx.value.Function(lambda count: jnp.float32(x))
+    params, grads = tree_of("float32"), [tree_of("float32", seed) for seed in (1, 2, 3)]
+    by_number, by_schedule = (walk(x, params, x.init(params), grads) for x in (tx, jax.tree.map(constant, tx)))
+    assert avals(by_number) == avals(by_schedule)
+    # What a schedule returns is held to an interval first: its products are rounded elsewhere.
+    chex.assert_trees_all_close(by_number, by_schedule, rtol=1e-5, atol=1e-6)
+
+
+def low_ends(tx):
+    """For each float, in the order of `jax.tree.leaves`, the lower end of its interval; NaN if it does not hold it."""
+    if isinstance(tx, dict):
+        return [end for _, x in sorted(tx.items()) for end in low_ends(x)]
+    if not isinstance(tx, Value):
+        return [end for x in tx for end in low_ends(x)] if isinstance(tx, tuple) else [np.nan] * isinstance(tx, float)
+    found = []
+    for field in dataclasses.fields(tx):
+        x, interval = getattr(tx, field.name), field.metadata.get("interval")
+        if interval is None and not field.metadata.get("static"):
+            found += low_ends(x)
+        elif isinstance(x, float) and interval is not None:
+            found.append(interval.low if interval.low in interval and np.isfinite(interval.low) else np.nan)
+    return found
+
+
+def numbers_of(tx):
+    """Its floats as they are, and with each at its lower end in turn; how a transformation is made of such a row."""
+    floats, others = eqx.partition(tx, lambda x: isinstance(x, float))
+    leaves, structure = jax.tree.flatten(floats)
+    ends = np.array(low_ends(tx))
+    assert len(ends) == len(leaves)
+    at_ends = np.where(np.eye(len(ends), dtype=bool), ends, np.array(leaves))[~np.isnan(ends)]
+    rows = np.concatenate([[leaves], at_ends.reshape(-1, len(leaves))]).astype(np.float32)
+    return rows, lambda row: eqx.combine(structure.unflatten(list(row)), others)
+
+
+def trained(tx):
+    """Parameters and state after three steps, two of them with gradients that are zero."""
+    params = tree_of("float32")
+    return walk(tx, params, tx.init(params), [jax.tree.map(lambda x: scale * x, params) for scale in (0.0, 1.0, 0.0)])
+
+
+@functools.lru_cache(maxsize=1)
+def of_all_numbers(tx):
+    """The sum of squares after training, its slope in each number, and what was trained: for each row, by vmap."""
+    rows, of_row = numbers_of(tx)
+
+    def loss(row):
+        params, state = trained(of_row(row))
+        return sum(jnp.sum(x**2) for x in jax.tree.leaves(params)), (params, state)
+
+    lanes = np.resize(rows, (-len(rows) // LANES * -LANES, *rows.shape[1:]))  # some again, to a whole number of lanes
+    of_lanes = jax.vmap(lambda row: (*jax.value_and_grad(loss, has_aux=True)(row),))
+    of_each = [of_lanes(some) for some in lanes.reshape(-1, LANES, rows.shape[1])]
+    return jax.tree.map(lambda *xs: np.concatenate(xs)[: len(rows)], *of_each)
+
+
+def test_vmap_over_stacked_transformations_is_a_run_each(tx):
+    rows, of_row = numbers_of(tx)
+    (_, together), _ = of_all_numbers(tx)
+    for i in range(len(rows))[:2]:
+        alone = trained(of_row(rows[i].tolist()))
+        chex.assert_trees_all_close(jax.tree.map(lambda x: x[i], together), alone, rtol=1e-5, atol=1e-6)
+
+
+def test_every_number_has_finite_updates_and_slopes_also_at_the_end_of_its_interval(tx):
+    (values, _), slopes = of_all_numbers(tx)
+    assert np.all(np.isfinite(values)) and np.all(np.isfinite(slopes)), (numbers_of(tx)[0], slopes)

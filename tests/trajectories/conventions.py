@@ -1,0 +1,136 @@
+"""In which conventions authors differ: where eps stands, what is corrected for its bias, when decay comes.
+
+Schedules express most of that, since every number may be one.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import gradtx
+
+from .follow import REFERENCE
+
+LEAVES = ("w1", "b1", "w2", "s", "sq", "conv")
+
+
+def over_root(x: float, b2: float) -> Callable:
+    """x / sqrt(1 - b2^t): for an x that is added to the root of a second moment whose bias is not corrected."""
+    return lambda t: x / jnp.sqrt(1 - b2 ** (t + 1.0))
+
+
+def times_root(x: float, b2: float) -> Callable:
+    """x sqrt(1 - b2^t): the other way around, and for rates that make up for such a second moment."""
+    return lambda t: x * jnp.sqrt(1 - b2 ** (t + 1.0))
+
+
+def uncorrected(rate: float, b1: float, b2: float) -> Callable:
+    """A rate that takes back Adam's bias corrections."""
+    return lambda t: rate * (1 - b1 ** (t + 1.0)) / jnp.sqrt(1 - b2 ** (t + 1.0))
+
+
+def from_step(first: int, x: float) -> Callable:
+    """x from the step of this number on, counted from 1, and 0 before."""
+    return lambda t: jnp.where(t + 1 >= first, x, 0.0)
+
+
+def l2(weight_decay: float, tx: Any) -> Any:
+    """Decay that is added to the gradient."""
+    return gradtx.chain(gradtx.add_decayed_weights(weight_decay), tx)
+
+
+def decayed_by(fraction: float, tx: Any) -> Any:
+    """Decay by a fraction of the parameters that no learning rate multiplies; a factor below 0 adds."""
+    return gradtx.chain(tx, gradtx.scale(-1.0), gradtx.add_decayed_weights(fraction), gradtx.scale(-1.0))
+
+
+def rectification(t: Any, b2: float, threshold: float = 5.0) -> tuple[Any, Any]:
+    """RAdam's factor on the rate, and whether the second moment is used yet."""
+    t, longest = t + 1.0, 2 / (1 - b2) - 1
+    length = longest - 2 * t * b2**t / (1 - b2**t)
+    usable = jnp.maximum(length, 4.0)
+    ratio = (usable - 4) * (usable - 2) * longest / ((longest - 4) * (longest - 2) * usable)
+    return jnp.sqrt(ratio), length >= threshold
+
+
+def rectified(rate: float, b2: float, else_times: float = 0.0, threshold: float = 5.0) -> Callable:
+    """A rate with RAdam's factor; before the second moment is used, times another."""
+
+    def at(t):
+        factor, is_used = rectification(t, b2, threshold)
+        return rate * jnp.where(is_used, factor, else_times)
+
+    return at
+
+
+def rectified_belief(rate: float, b1: float, b2: float, eps: float) -> Any:
+    """AdaBelief with RAdam's factor. Before, it steps along the mean: an eps of 1e12 hides the root to 1e-12."""
+    at = lambda t: jnp.where(rectification(t, b2)[1], over_root(eps, b2)(t), 1e12)
+    return gradtx.adabelief(rectified(rate, b2, else_times=1e12), b1, b2, at, eps)
+
+
+def averaged(*links: Any, rate: Any, at_next: Any = None) -> Any:
+    """`schedule_free` of gradients over their root mean square, and whatever comes before the rate."""
+    return gradtx.schedule_free(gradtx.chain(*links, gradtx.scale_by_learning_rate(rate)), at_next or rate)
+
+
+def rms(**options: Any) -> Any:
+    return gradtx.scale_by_rms(0.999, 1e-8, eps_in_sqrt=False, **options)
+
+
+def relative(t: Any) -> Any:
+    """Adafactor's relative step."""
+    return jnp.minimum(1e-2, 1 / jnp.sqrt(t + 1.0))
+
+
+HESSIAN = gradtx.GradientTransformation(
+    lambda params: None, lambda updates, state, params=None, *, hessian, **extra: (hessian, state)
+)
+
+
+class Plain(NamedTuple):
+    """A transformation of parameters, of what takes something else."""
+
+    init: Callable
+    update: Callable
+
+
+def of_pairs(tx: Any) -> Plain:
+    """`lookahead` of parameters that are no pair; the pair is in the state."""
+
+    def init(params):
+        pair = gradtx.LookaheadParams.init_synced(params)
+        return pair, tx.init(pair)
+
+    def update(grads, state, params, **extra):
+        updates, inner = tx.update(grads, state[1], state[0])
+        pair = gradtx.apply_updates(state[0], updates)
+        return jax.tree.map(jnp.subtract, pair.fast, params), (pair, inner)
+
+    return Plain(init, update)
+
+
+def at_its_own_gradients(tx: Any) -> Plain:
+    """Of the loss that the file describes, in place of the gradients that it lists."""
+
+    def loss(params):
+        of = lambda kind, name: jnp.asarray(REFERENCE[f"loss/{kind}/{name}"])
+        bowl = lambda name, p: of("a", name) / 2 * (p - of("c", name)) ** 2
+        wave = lambda name, p: of("d", name) * jnp.sin(of("w", name) * p + of("phi", name))
+        return sum(jnp.sum(bowl(name, p) + wave(name, p)) for name, p in params.items())
+
+    grad_fn = jax.grad(loss)
+    return Plain(tx.init, lambda grads, state, params, **_: tx.update(grad_fn(params), state, params, grad_fn=grad_fn))
+
+
+def sam(tx: Any, radius: float) -> Plain:
+    uphill = gradtx.chain(gradtx.normalize(), gradtx.sgd(radius))
+    return at_its_own_gradients(gradtx.sam(tx, uphill, opaque_mode=True))
+
+
+def walked_with(t: int, leaves: Any) -> dict[str, Any]:
+    """What methods may read besides, at a step: the loss's value, and squares as a Hessian."""
+    hessian = {name: jnp.square(jnp.asarray(REFERENCE[f"hgrads/{name}"][t])) for name in leaves}
+    return {"value": jnp.asarray(REFERENCE["values"][t]), "hessian": hessian}
