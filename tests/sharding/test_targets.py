@@ -46,7 +46,7 @@ def test_replicated_matrices_are_divided_among_the_devices():
     program = compiled(5)
     found = collectives(program)
     assert set(found) == {"all-gather"} and found["all-gather"].operations == 2
-    # A loop's body counts once, and Newton and Schulz take five steps; the Gram form, which is no loop, would take fewer
+    # A loop's body counts once, and Newton and Schulz take five steps; the Gram form is no loop, and takes fewer
     # operations. One device that makes all matrices orthogonal needs 129.7 GFLOP.
     once, never = (x.cost_analysis()["flops"] for x in (program, compiled(0)))
     assert never + 5 * (once - never) < 16.5e9
