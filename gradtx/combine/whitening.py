@@ -16,7 +16,7 @@ from gradtx.core import Params, Updates
 from gradtx.linalg import whitening
 from gradtx.linalg.axes import Axes
 from gradtx.linalg.matrices import map_stacks
-from gradtx.placement import differing_like, laid_like, zeros_of_axes
+from gradtx.placement import differing_like, laid_like, sharding_of, zeros_of_axes
 
 Diagonal = Callable[[Sequence[int]], Sequence[bool]]  # from the sizes of sides to which have a diagonal factor
 
@@ -68,8 +68,10 @@ def initial(p: Any, axes: Axes | None, diagonal: Diagonal, scale: Any, dtype: DT
         zeros = zeros_of_axes(
             p, [*made_of, side, *[()] * (len(shape) - 1)], shape=(*batch, *shape), dtype=wide, along=along
         )
-        one = (one * scale ** (1 / len(lengths))).astype(wide)
-        factors.append(zeros + one.reshape(*[1] * len(batch), *shape))
+        one = (one * scale ** (1 / len(lengths))).astype(wide).reshape(*[1] * len(batch), *shape)
+        place = sharding_of(zeros)
+        put = place is not None and zeros.committed
+        factors.append(jax.device_put(jnp.broadcast_to(one, zeros.shape), place) if put else zeros + one)
     real = leafwise.zeros(jax.ShapeDtypeStruct((), p.dtype), real=True).dtype
     return tuple(factors), zeros_of_axes(p, [*made_of, ()], shape=(*batch, len(lengths)), dtype=real)
 
@@ -145,7 +147,7 @@ def whitened(
       apply_noise: whether the means are whitened with the noise that they have for the fit.
     """
     leaves, structure = jax.tree.flatten(means, is_leaf=paths.is_none)
-    slots = [paths.aligned(structure, x, means)[1] for x in (factors, bounds)]
+    structures, slots = zip(*[paths.aligned(structure, x, means) for x in (factors, bounds)], strict=True)
     others = leaves if seen is None else jax.tree.leaves(seen, is_leaf=paths.is_none)
     remaining = iter(axes)
     of_leaf = {i: a for i, g in enumerate(leaves) if g is not None and (a := next(remaining)) is not None}
@@ -180,7 +182,7 @@ def whitened(
     found = map_stacks(fn, items, item_axes, (now, rate, decay, damping, scale))
     for i, (u, *rest, bound) in zip(of_leaf, found, strict=True):
         leaves[i], slots[0][i], slots[1][i] = u, tuple(rest), bound
-    new_factors, new_bounds = (paths.unflatten(structure, x, means) for x in slots)
+    new_factors, new_bounds = (paths.unflatten(own, x, means) for own, x in zip(structures, slots, strict=True))
     return paths.unflatten(structure, leaves, means), new_factors, new_bounds
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from gradtx import keys, leafwise
+from gradtx import keys, leafwise, paths
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine import whitening
 from gradtx.combine.chain import chain
@@ -108,7 +108,7 @@ class scale_by_psgd_kron(GradientTransformation):
     product_dtype: DTypeLike | None = storage_dtype(default=None, kw_only=True)
 
     def init(self, params):
-        leaves, structure = jax.tree.flatten(params)
+        leaves, structure = jax.tree.flatten(paths.plain(params))
         (scale,) = at(start(), self.precond_init_scale)
         rows = zip(leaves, self._sides(params), strict=True)
         found = [whitening.initial(p, a, self._diagonal, scale, self.precond_dtype) for p, a in rows]

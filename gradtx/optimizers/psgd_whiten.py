@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from gradtx import keys, leafwise
+from gradtx import keys, leafwise, paths
 from gradtx.clock import Hyperparameter, as_float, at, start, tick
 from gradtx.combine import whitening
 from gradtx.combine.chain import chain
@@ -18,6 +18,7 @@ from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.linalg.whitening import FORMS
 from gradtx.moments import ema
 from gradtx.optimizers.psgd_kron import PsgdState
+from gradtx.placement import differing_like
 from gradtx.transforms.clipping import clip, clip_by_block_rms
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
@@ -102,7 +103,7 @@ class scale_by_psgd_whiten(GradientTransformation):
     product_dtype: DTypeLike | None = storage_dtype(default=None, kw_only=True)
 
     def init(self, params):
-        leaves, structure = jax.tree.flatten(params)
+        leaves, structure = jax.tree.flatten(paths.plain(params))
         scale = self.preconditioner_init_scale
         (scale,) = at(start(), 1.0 if scale is None else scale)
         scale = scale**2 if FORMS[self.dq].direct else scale
@@ -129,9 +130,9 @@ class scale_by_psgd_whiten(GradientTransformation):
         now, since = whitening.due(state.since, share)
         scale = 1.0
         if self.preconditioner_init_scale is None:
-            first = lambda: _first_scale(updates, damping)
+            first = lambda: differing_like(_first_scale(updates, damping), updates)
             one = jax.eval_shape(first)
-            scale = jax.lax.cond(state.count == 0, first, lambda: jnp.ones((), one.dtype))
+            scale = jax.lax.cond(state.count == 0, first, lambda: differing_like(jnp.ones((), one.dtype), updates))
         found, factors, bounds = whitening.whitened(
             means,
             updates if self.whiten_grad else None,
@@ -166,11 +167,11 @@ def _noised(x: Array, v: Array, damping: Any) -> Array:
 
 
 def _first_scale(updates: Any, damping: Any) -> Array:
-    """What P starts from, so that P g is about 1."""
+    """What P starts from, so that P g is about 1. A first gradient that is 0 tells nothing: 1."""
     size = whitening.fourth_root_mean(updates)
-    largest = jnp.maximum(size, damping)
-    unit = jnp.where(largest > 0, largest, 1)
-    return jnp.where(largest > 0, ((size / unit) ** 4 + (damping / unit) ** 4) ** -0.25 / unit, 1)
+    unit = jnp.where(size > 0, jnp.maximum(size, damping), 1)
+    share = jnp.where(size > 0, size, 1) / unit
+    return jnp.where(size > 0, (share**4 + (damping / unit) ** 4) ** -0.25 / unit, 1)
 
 
 def psgd_whiten(

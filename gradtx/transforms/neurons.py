@@ -92,7 +92,9 @@ class normalize_neurons(GradientTransformation):
             return zeros_of_axes(p, left, dtype=jnp.finfo(leafwise.wide_dtype(p)).dtype)
 
         parts = divided(self.weight_dimension_numbers, params, self.name)
-        return NormalizeNeuronsState(start(), jax.tree.structure(params).unflatten([slot(*part) for part in parts]))
+        return NormalizeNeuronsState(
+            start(), jax.tree.structure(plain(params)).unflatten([slot(*part) for part in parts])
+        )
 
     def update(self, updates, state, params=None, **extra):
         b2, eps = at(state.count, self.b2, self.eps)

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 
 import gradtx
 
-from .follow import REFERENCE
+from .follow import REFERENCE, known
 
 LEAVES = ("w1", "b1", "w2", "s", "sq", "conv")
+# In whose rows a leaf's way depends on the other leaves.
+JOINT = ("dog", "dowg", "momo", "prodigy", "dadapt", "mechanic", "polyak", "lamb_timm", "sam/")
 
 
 def over_root(x: float, b2: float) -> Callable:
@@ -134,3 +136,8 @@ def walked_with(t: int, leaves: Any) -> dict[str, Any]:
     """What methods may read besides, at a step: the loss's value, and squares as a Hessian."""
     hessian = {name: jnp.square(jnp.asarray(REFERENCE[f"hgrads/{name}"][t])) for name in leaves}
     return {"value": jnp.asarray(REFERENCE["values"][t]), "hessian": hessian}
+
+
+def run_on(row: str) -> list[str]:
+    """What a method must be run on for its row: all that the authors did, or what the file keeps."""
+    return list(LEAVES) if any(name in row for name in JOINT) else known(row, LEAVES)

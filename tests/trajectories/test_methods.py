@@ -22,6 +22,7 @@ from .conventions import (
     rectified_belief,
     relative,
     rms,
+    run_on,
     sam,
     times_root,
     uncorrected,
@@ -173,12 +174,6 @@ UNTIL = {
 }
 
 
-def ran(row):
-    """What the authors' code was run on."""
-    left_out = ("s",) if row.split("/")[0].endswith("jettify") and "yogi" not in row else ()
-    return [name for name in LEAVES if name not in left_out]
-
-
 def later(state):
     """The state one step on in time: the Hessian comes after steps 3, 6, ..., not 1, 4, ..."""
     return jax.tree.map(lambda x: x + 1 if jnp.issubdtype(x.dtype, jnp.integer) else x, state)
@@ -186,7 +181,7 @@ def later(state):
 
 @pytest.mark.parametrize("row", ROWS)
 def test_the_way_is_the_authors(row):
-    leaves = ran(row)
+    leaves = run_on(row)
     compare = [name for name in leaves if name != "conv"] if row.startswith("adafactor_hf") else None  # see NOT_MET
     start = later if row.startswith("sophia_g") else None
     steps, _ = UNTIL.get(row, (12, ""))
