@@ -144,7 +144,8 @@ class equalize_matrices(GradientTransformation):
             _, rows, columns = axes.sizes(g.shape)
             (square,) = yield from summed((abs_sq(g), axes.rows + axes.columns))
             wanted = math.sqrt(min(rows, columns)) if rms is None else math.sqrt(rows * columns) * rms
-            return (g * jnp.expand_dims(_ratio(wanted, length(square) + eps), axes.rows + axes.columns),)
+            size = jnp.where(square > 0, length(square) + eps, square)  # of zeros 0: their slope would be 1 / eps
+            return (g * jnp.expand_dims(_ratio(wanted, size), axes.rows + axes.columns),)
 
         (updates,) = _by_matrix(leaf, self.weight_dimension_numbers, self.name, updates)
         return updates, ClockState(tick(state.count))
