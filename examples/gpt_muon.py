@@ -1,20 +1,16 @@
-"""Trains a small GPT on the bytes of a text: Muon for its matrices, AdamW for embeddings, head and norms.
+"""A small GPT on the bytes of a text: Muon for its matrices, AdamW for the rest. python -m examples.gpt_muon [PATH]"""
 
-python -m examples.gpt_muon [--text PATH] [--steps N]
-"""
-
-import argparse
+import sys
 from pathlib import Path
 from pydoc_data.topics import topics
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 import gradtx
 from gradtx import labels
-from gradtx.labels import role
 
 WIDTH, HEADS, CONTEXT, LAYERS = 96, 4, 64, 3
 
@@ -44,30 +40,28 @@ class GPT(nnx.Module):
         self.norm, self.head = nnx.RMSNorm(WIDTH, rngs=rngs), nnx.Linear(WIDTH, 256, use_bias=False, rngs=rngs)
 
     def __call__(self, tokens):
-        x = self.embedding(tokens) + self.position(np.arange(tokens.shape[1]))
+        x = self.embedding(tokens) + self.position(jnp.arange(tokens.shape[1]))
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))
 
 
-@nnx.jit
-def step(model, optimizer, tokens):
-    """One update; the loss before it, in nats per byte."""
-    loss = gradtx.losses.softmax_cross_entropy_with_integer_labels
-    value, grads = nnx.value_and_grad(lambda model: loss(model(tokens[:, :-1]), tokens[:, 1:]).mean())(model)
-    optimizer.update(model, grads)
-    return value
-
-
 def train(text, steps):
-    """The loss at each step."""
+    """The loss of each step, in nats per byte."""
     model, rng, losses = GPT(nnx.Rngs(0)), np.random.default_rng(0), []
-    groups = labels.groups({"Muon": role("matrix"), "AdamW": role("embedding", "head", "norm")})
+    groups = labels.groups({"Muon": labels.role("matrix"), "AdamW": labels.role("embedding", "head", "norm")})
     print(labels.table(groups, nnx.state(model, nnx.Param)))
     rate = lambda peak: gradtx.warmup_cosine_decay_schedule(0.0, peak, steps // 10, steps, peak / 10)
-    muon = gradtx.muon(rate(0.02), adam_mask=groups.mask("AdamW"), adam_learning_rate=rate(3e-3))
-    tx: Any = gradtx.monitor(muon)
-    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    tx = gradtx.partition({"Muon": gradtx.muon(rate(0.02)), "AdamW": gradtx.adamw(rate(3e-3))}, groups)
+    optimizer = nnx.Optimizer(model, gradtx.monitor(tx), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer, tokens):
+        loss = gradtx.losses.softmax_cross_entropy_with_integer_labels
+        value, grads = nnx.value_and_grad(lambda model: loss(model(tokens[:, :-1]), tokens[:, 1:]).mean())(model)
+        optimizer.update(model, grads)
+        return value
+
     for i in range(steps):
         places = rng.integers(len(text) - CONTEXT, size=(16, 1)) + np.arange(CONTEXT + 1)
         losses.append(float(step(model, optimizer, text[places].astype(np.int32))))
@@ -79,9 +73,5 @@ def train(text, steps):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--text", type=Path, help="a file; else Python's manual, as `help` shows it")
-    parser.add_argument("--steps", type=int, default=200)
-    options = parser.parse_args()
-    read = options.text.read_bytes() if options.text else "\n".join(topics.values()).encode()
-    train(np.frombuffer(read, np.uint8), options.steps)
+    read = Path(sys.argv[1]).read_bytes() if len(sys.argv) > 1 else "\n".join(topics.values()).encode()
+    train(np.frombuffer(read, np.uint8), steps=200)
