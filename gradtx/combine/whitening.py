@@ -157,7 +157,8 @@ def whitened(
         x, *rest = stacks
         sides = x.ndim - 1
         v, *extra = rest[sides + 1 :]
-        old, bounds = differing_like((rest[:sides], rest[sides]), stacks)
+        stored = rest[: sides + 1]
+        *old, bounds = differing_like([y.astype(_as_wide(x, y)) for y in stored], stacks)
         power = (1 if kind.direct else 0.5) / sides
         old = old if isinstance(scale, float) else [q * (scale**power).astype(q.dtype) for q in old]
         noisy = noised(extra[0] if extra else x, v, damping)
@@ -169,7 +170,7 @@ def whitened(
         new, bounds = fit() if now is True else jax.lax.cond(now, fit, lambda: (old, bounds))
         x = noised(x, v, damping) if apply_noise else x
         u = whitening.whitened(x, new if fit_first else old, kind, precision=precision, dtype=dtype)
-        return (u, *new, bounds)
+        return (u, *(y.astype(s.dtype) for y, s in zip((*new, bounds), stored, strict=True)))
 
     items, item_axes = [], []
     for i, a in of_leaf.items():
@@ -184,6 +185,11 @@ def whitened(
         leaves[i], slots[0][i], slots[1][i] = u, tuple(rest), bound
     new_factors, new_bounds = (paths.unflatten(own, x, means) for own, x in zip(structures, slots, strict=True))
     return paths.unflatten(structure, leaves, means), new_factors, new_bounds
+
+
+def _as_wide(x: Array, y: Array) -> Any:
+    """The dtype of what is kept while it is computed with: as wide as x, real or complex as it is."""
+    return x.dtype if jnp.iscomplexobj(y) else x.real.dtype
 
 
 def fourth_root_mean(updates: Updates) -> Array:
