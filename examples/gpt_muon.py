@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,8 @@ def train(text, steps):
     print(labels.table(groups, nnx.state(model, nnx.Param)))
     rate = lambda peak: gradtx.warmup_cosine_decay_schedule(0.0, peak, steps // 10, steps, peak / 10)
     tx = gradtx.partition({"Muon": gradtx.muon(rate(0.02)), "AdamW": gradtx.adamw(rate(3e-3))}, groups)
-    optimizer = nnx.Optimizer(model, gradtx.monitor(tx), wrt=nnx.Param)
+    watched: Any = gradtx.monitor(tx)
+    optimizer = nnx.Optimizer(model, watched, wrt=nnx.Param)
 
     @nnx.jit
     def step(model, optimizer, tokens):
