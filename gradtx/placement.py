@@ -118,6 +118,14 @@ def zeros_of_axes(
     return differing_like(jnp.zeros(shape, dtype), x)
 
 
+def in_place_of(zeros: Array, values: Array) -> Array:
+    """Numbers of their dtype, which broadcast to them, in the place of zeros, and where those lie."""
+    place = sharding_of(zeros)
+    if place is None or not zeros.committed:
+        return zeros + values
+    return jax.device_put(jnp.broadcast_to(values, zeros.shape), place)
+
+
 def whole_everywhere(x: jax.Array) -> jax.Array:
     """The array gathered on every device, where its type says that it is sharded: such an array cannot be flattened."""
     sharding = jax.typeof(x).sharding

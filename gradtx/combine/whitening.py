@@ -16,7 +16,7 @@ from gradtx.core import Params, Updates
 from gradtx.linalg import whitening
 from gradtx.linalg.axes import Axes
 from gradtx.linalg.matrices import map_stacks
-from gradtx.placement import differing_like, laid_like, sharding_of, zeros_of_axes
+from gradtx.placement import differing_like, in_place_of, laid_like, zeros_of_axes
 
 Diagonal = Callable[[Sequence[int]], Sequence[bool]]  # from the sizes of sides to which have a diagonal factor
 
@@ -69,9 +69,7 @@ def initial(p: Any, axes: Axes | None, diagonal: Diagonal, scale: Any, dtype: DT
             p, [*made_of, side, *[()] * (len(shape) - 1)], shape=(*batch, *shape), dtype=wide, along=along
         )
         one = (one * scale ** (1 / len(lengths))).astype(wide).reshape(*[1] * len(batch), *shape)
-        place = sharding_of(zeros)
-        put = place is not None and zeros.committed
-        factors.append(jax.device_put(jnp.broadcast_to(one, zeros.shape), place) if put else zeros + one)
+        factors.append(in_place_of(zeros, one))
     real = leafwise.zeros(jax.ShapeDtypeStruct((), p.dtype), real=True).dtype
     return tuple(factors), zeros_of_axes(p, [*made_of, ()], shape=(*batch, len(lengths)), dtype=real)
 

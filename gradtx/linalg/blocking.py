@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from gradtx.linalg.axes import Axes, factors
-from gradtx.placement import axes_of, laid_like, sharding_of, zeros_of_axes
+from gradtx.placement import axes_of, in_place_of, laid_like, sharding_of, zeros_of_axes
 
 
 def merged(shape: Sequence[int], largest: int, *, least: int = 1, last: bool = False) -> Axes:
@@ -116,11 +116,7 @@ def block_factors(x: Array, axes: Axes, largest: int, dtype: DTypeLike) -> list[
 def identities(zeros: Array) -> Array:
     """Identity matrices in the place of zeros, and where those lie."""
     unit = jnp.eye(zeros.shape[-1], dtype=zeros.dtype)
-    place = sharding_of(zeros)
-    if place is None:
-        return zeros + unit[(None,) * (zeros.ndim - 2)]
-    every = jnp.broadcast_to(unit, zeros.shape)
-    return jax.device_put(every, place) if zeros.committed else every
+    return in_place_of(zeros, unit[(None,) * (zeros.ndim - 2)])
 
 
 def _is_cut(shape: Sequence[int], axes: Axes, largest: int) -> bool:

@@ -58,6 +58,12 @@ def second_moment(x: Array, side: int, *, precision: Any = "highest") -> Array:
     return jnp.einsum("aij,akj->aik", flat, flat.conj(), precision=precision)
 
 
+def squares(x: Array, side: int) -> Array:
+    """The diagonal of X_(k) X_(k)^H of each tensor."""
+    square = jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else jnp.square(x)
+    return jnp.sum(square, axis=[i + 1 for i in range(x.ndim - 1) if i != side])
+
+
 def whitened_moment(
     x: Array, side: int, bases: Bases, values: Bases, *, precision: Any = "highest"
 ) -> tuple[Array, Array]:
@@ -75,9 +81,7 @@ def whitened_moment(
             y = y * jax.lax.rsqrt(along(v, i, y.ndim))
     m = math.prod(x.shape[1:]) // x.shape[side + 1]
     own = rotated(y, [q if i == side else None for i, q in enumerate(bases)], precision=precision)
-    square = jnp.square(own.real) + jnp.square(own.imag) if jnp.iscomplexobj(own) else jnp.square(own)
-    diagonal = jnp.sum(square, axis=[i + 1 for i in range(x.ndim - 1) if i != side]) / m
-    return second_moment(y, side, precision=precision) / m, diagonal
+    return second_moment(y, side, precision=precision) / m, squares(own, side) / m
 
 
 def along(values: Array, side: int, ndim: int) -> Array:

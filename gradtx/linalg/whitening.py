@@ -7,7 +7,6 @@ columns. Tensors are entries of stacks, n x d1 x d2 ...
 """
 
 import math
-import string
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from gradtx.linalg.eigenbasis import along, second_moment
+from gradtx.linalg.eigenbasis import along, rotated, rotated_back, second_moment, squares
 from gradtx.linalg.hermitian import norm_bound, rotated_to_hermitian
 from gradtx.linalg.triangular import divided
 
@@ -170,7 +169,7 @@ def _error(
 ) -> tuple[Array, Array]:
     """T of a side, and l; of tensors of which 1 in T is `unit`."""
     columns = math.prod(y.shape[1:]) // y.shape[side + 1]
-    square = _diagonal if q.ndim == 2 else lambda x, side: second_moment(x, side, precision=precision)
+    square = squares if q.ndim == 2 else lambda x, side: second_moment(x, side, precision=precision)
     norm = lambda t: jnp.max(t.real, axis=-1) if t.ndim == 2 else norm_bound(t, rounds, precision=precision)
     if form.target == "identity":
         found, share = square(y, side), unit * columns
@@ -196,18 +195,12 @@ def _applied(
     dtype: DTypeLike | None = None,
 ) -> Array:
     """Q X, or Q^H X, for the product of the factors; None leaves a side."""
-    narrow = x.dtype if dtype is None or jnp.iscomplexobj(x) else dtype
+    turn = rotated if adjoint else rotated_back
     for side, q in enumerate(factors):
-        if q is None:
-            continue
-        q = q.conj() if adjoint else q
-        if q.ndim == 2:
-            x = x * along(q, side, x.ndim)
-            continue
-        axes = string.ascii_lowercase[11 : 11 + x.ndim - 1]
-        old, new = axes[:side] + "i" + axes[side + 1 :], axes[:side] + "j" + axes[side + 1 :]
-        pair = f"a{old},a{'ij' if adjoint else 'ji'}->a{new}"
-        x = jnp.einsum(pair, x.astype(narrow), q.astype(narrow), precision=precision, preferred_element_type=x.dtype)
+        if q is not None and q.ndim == 2:
+            x = x * along(q.conj() if adjoint else q, side, x.ndim)
+        elif q is not None:
+            x = turn(x, [None] * side + [q], precision=precision, dtype=dtype)
     return x
 
 
@@ -220,12 +213,6 @@ def _balanced(factors: list[Array]) -> list[Array]:
     mean = jnp.mean(jnp.stack(logs), axis=0)
     ratios = [jnp.exp(mean - log) for log in logs]
     return [_times(q, _wide(ratio, q)) for q, ratio in zip(factors, ratios, strict=True)]
-
-
-def _diagonal(x: Array, side: int) -> Array:
-    """The diagonal of X_(k) X_(k)^H."""
-    square = jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else jnp.square(x)
-    return jnp.sum(square, axis=[i + 1 for i in range(x.ndim - 1) if i != side])
 
 
 def _largest(x: Array) -> Array:

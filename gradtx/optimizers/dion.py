@@ -18,7 +18,7 @@ from gradtx.linalg.axes import Axes
 from gradtx.linalg.matrices import map_stacks
 from gradtx.moments import abs_sq, length
 from gradtx.optimizers.adam import adamw
-from gradtx.placement import sharding_of, zeros_of_axes
+from gradtx.placement import in_place_of, zeros_of_axes
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.value import number, part, state, static, storage_dtype, whole
@@ -154,8 +154,7 @@ class scale_by_dion(GradientTransformation):
             along={len(batch): axes.rows + axes.columns},
         )
         drawn = jax.random.normal(jax.random.fold_in(keys.typed(self.key), place), zeros.shape, zeros.dtype)
-        sharding = sharding_of(zeros)
-        return jax.device_put(drawn, sharding) if sharding is not None and zeros.committed else zeros + drawn
+        return in_place_of(zeros, drawn)
 
     def _rank(self, m: int, n: int) -> int:
         shorter, step = min(m, n), self.rank_multiple_of

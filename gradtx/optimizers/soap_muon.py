@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 from jax.typing import DTypeLike
 
 from gradtx.clock import Hyperparameter, at
@@ -11,10 +10,10 @@ from gradtx.combine.dimensions import all_matrices, as_dimension_numbers
 from gradtx.combine.eigenbasis import in_eigenbasis
 from gradtx.combine.matrices import matrices_and_others
 from gradtx.core import GradientTransformation, transformation
-from gradtx.linalg.matrices import map_matrices
 from gradtx.linalg.newton_schulz import PRESETS, orthogonalized
 from gradtx.optimizers.adam import adamw, scale_by_adam
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.orthogonalize import made_orthogonal
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.transforms.shape import scale_by_shape
 from gradtx.value import flag, number, static, storage_dtype, whole
@@ -77,10 +76,9 @@ class scale_by_soap_muon(GradientTransformation):
         triples = triples if isinstance(triples[0], tuple) else (triples,) * self.ns_steps
         (eps,) = at(state.count, self.eps)
         updates, state = self._rotating().bare_update(updates, state, None)
-        axes = all_matrices(self.weight_dimension_numbers, updates, self.name)
-        leaves, structure = jax.tree.flatten(updates)
         orthogonal = lambda x, eps: orthogonalized(x, triples, "frobenius", eps)
-        return structure.unflatten(map_matrices(orthogonal, leaves, axes, (eps,), dtype=self.ns_dtype)), state
+        numbers = self.weight_dimension_numbers
+        return made_orthogonal(orthogonal, updates, numbers, self.name, (eps,), self.ns_dtype), state
 
     def _rotating(self) -> in_eigenbasis:
         inner = scale_by_adam(
