@@ -38,9 +38,9 @@ def test_the_largest_free_dimension_is_divided():
         "w": P(None, "data"),
         "sharded": P("fsdp", "data"),
         "both": P(("fsdp", "data"), "tensor"),
-        "odd": P(None, None),
+        "odd": P(),
         "s": P(),
-        "tiny": P(None),
+        "tiny": P(),
     }
     assert sharding.zero(params, places, ("data", "fsdp"))["w"].spec == P(None, ("data", "fsdp"))
     with pytest.raises(ValueError, match="`zero`: axis has"):
