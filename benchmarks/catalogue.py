@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from gradtx import leafwise
 from gradtx.core import GradientTransformation, transformation
+from gradtx.optimizers.adam_mini import AdamMiniBlocks
 from gradtx.value import part, static
 
 
@@ -56,6 +57,12 @@ class _Given(GradientTransformation):
 
     def update(self, updates, state, params=None, **extra):
         return self.inner.bare_update(updates, state, params, **extra, **self.extra())
+
+
+def _heads(params: Any) -> Any:
+    """Adam-mini's blocks: two heads along the last axis, where it is even."""
+    has_two = lambda p: p.ndim > 1 and p.size and p.shape[-1] % 2 == 0
+    return jax.tree.map(lambda p: AdamMiniBlocks(0, {-1: 2}) if has_two(p) else AdamMiniBlocks(), params)
 
 
 def _logits() -> Any:
@@ -178,6 +185,7 @@ CATALOGUE = {
     "ema": Entry(lambda lib: lib.ema(0.9)),
     "ema biased": Entry(lambda lib: lib.ema(0.9, debias=False)),
     "add_decayed_weights": Entry(lambda lib: lib.add_decayed_weights(0.01)),
+    "add_decayed_weights cautious": Entry(lambda lib: lib.add_decayed_weights(0.01, cautious=True)),
     "add_decayed_weights masked": Entry(lambda lib: lib.add_decayed_weights(0.01, mask="kernel$")),
     "add_l1_subgradient": Entry(lambda lib: lib.add_l1_subgradient(0.01)),
     "proximal_l1": Entry(lambda lib: lib.proximal_l1(0.01)),
@@ -185,6 +193,9 @@ CATALOGUE = {
     "clip_by_global_norm": Entry(lambda lib: lib.clip_by_global_norm(0.5)),
     "clip_by_block_rms": Entry(lambda lib: lib.clip_by_block_rms(0.5)),
     "adaptive_grad_clip": Entry(lambda lib: lib.adaptive_grad_clip(0.1)),
+    "clip_spikes": Entry(lambda lib: lib.clip_spikes(2.0)),
+    "clip_by_running_max": Entry(lambda lib: lib.clip_by_running_max(0.5)),
+    "normalize_by_running_norm": Entry(lambda lib: lib.normalize_by_running_norm()),
     "keep_params_nonnegative": Entry(lambda lib: lib.keep_params_nonnegative()),
     "scale_by_rss": Entry(lambda lib: lib.scale_by_rss()),
     "scale_by_rms": Entry(lambda lib: lib.scale_by_rms()),
@@ -202,6 +213,14 @@ CATALOGUE = {
     "scale_by_lamb": Entry(lambda lib: lib.scale_by_lamb(weight_decay=10.0)),
     "scale_by_lars": Entry(lambda lib: lib.scale_by_lars(0.01)),
     "scale_by_factored_rms": Entry(lambda lib: lib.scale_by_factored_rms(min_dim_size_to_factor=2)),
+    "scale_by_factored_rms last": Entry(
+        lambda lib: lib.scale_by_factored_rms(min_dim_size_to_factor=2, factored_dims="last")
+    ),
+    # at b1 = 0 a mean is divided by sqrt(eps2) alone: of 1e-16 the slopes would overflow float32
+    "scale_by_came": Entry(lambda lib: lib.scale_by_came(eps2=1e-8)),
+    "scale_by_adam_mini": Entry(lambda lib: lib.scale_by_adam_mini()),
+    "scale_by_bias_correction": Entry(lambda lib: lib.scale_by_bias_correction()),
+    "limit_norm_growth": Entry(lambda lib: lib.limit_norm_growth()),
     "scale_by_trust_ratio": Entry(lambda lib: lib.scale_by_trust_ratio()),
     "scale_by_param_block_rms": Entry(lambda lib: lib.scale_by_param_block_rms()),
     "scale_by_param_block_rms clipped": Entry(lambda lib: lib.scale_by_param_block_rms(clipping_threshold=0.5)),
@@ -253,6 +272,8 @@ CATALOGUE = {
     "apply_every": Entry(lambda lib: lib.apply_every(2)),
     "conditionally_transform": Entry(lambda lib: lib.conditionally_transform(lib.adam(1e-2), _at_odd_steps)),
     "conditionally_mask": Entry(lambda lib: lib.conditionally_mask(lib.trace(0.9), _at_odd_steps)),
+    "reset_every": Entry(lambda lib: lib.reset_every(lib.adam(1e-2), 3, 2)),
+    "reset_every all": Entry(lambda lib: lib.reset_every(lib.adam(1e-2), 3, 2, 0.5, restart_time=True)),
     # methods
     "sgd plain": Entry(lambda lib: lib.sgd(0.1)),
     "sgd": Entry(lambda lib: lib.sgd(0.01, momentum=0.9), moves=(24, 0)),
@@ -277,12 +298,26 @@ CATALOGUE = {
     "adabelief": Entry(lambda lib: lib.adabelief(1e-3), moves=(44, 0)),
     "radam": Entry(lambda lib: lib.radam(1e-3), moves=(40, 0)),
     "adamax": Entry(lambda lib: lib.adamax(1e-3), moves=(40, 0)),
+    "scale_by_spam": Entry(lambda lib: lib.scale_by_spam(b2=0.9, threshold=2.0)),
+    "spam": Entry(lambda lib: lib.spam(1e-3, weight_decay=0.01), moves=(68, 4)),
+    "spam often": Entry(lambda lib: lib.spam(0.1, threshold=2.0, clip_after=1, period=3, warmup_steps=2)),
+    "stable_spam": Entry(lambda lib: lib.stable_spam(1e-3, weight_decay=0.01), moves=(64, 4)),
+    "stable_spam amsgrad": Entry(lambda lib: lib.stable_spam(0.1, period=3, amsgrad=True)),
+    "adabelief amsgrad": Entry(lambda lib: lib.adabelief(0.01, b2=0.9, rectify=True, amsgrad=True)),
+    "acprop rectified": Entry(lambda lib: lib.acprop(0.01, b2=0.9, momentum_update=True, rectify=True, new_mean=True)),
+    "lamb bounded": Entry(lambda lib: lib.lamb(0.01, weight_decay=10.0, max_ratio=0.5, trust_ratio_mask=_is_vector)),
+    "lars larc": Entry(lambda lib: lib.lars(0.1, 0.01, trust_coefficient=0.1, of_sum=False, larc=True)),
+    "prodigy growing": Entry(lambda lib: lib.prodigy(estim_lr0=0.01, growth_rate=1.5, bias_correction=False)),
+    "ademamix warming": Entry(lambda lib: lib.ademamix(0.01, warmup=10)),
     "adamaxw": Entry(lambda lib: lib.adamaxw(1e-3, weight_decay=0.01), moves=(40, 0)),
     "lamb": Entry(lambda lib: lib.lamb(1e-3, weight_decay=0.01), moves=(52, 0)),
     "lars": Entry(lambda lib: lib.lars(0.1, weight_decay=1e-4), moves=(36, 0)),
     "adafactor": Entry(lambda lib: lib.adafactor(0.01, min_dim_size_to_factor=2), moves=(28, 0)),
     "adafactor all": Entry(lambda lib: lib.adafactor(0.1, 2, momentum=0.9, weight_decay_rate=1e-3)),
     "lion": Entry(lambda lib: lib.lion(1e-4, weight_decay=0.1), moves=(28, 0)),
+    "came": Entry(lambda lib: lib.came(1e-3, weight_decay=0.01), moves=(64, 4)),
+    "adam_mini": Entry(lambda lib: lib.adam_mini(1e-3, weight_decay=0.01), moves=(28, 0)),
+    "adam_mini heads": Entry(lambda lib: lib.adam_mini(1e-3, blocks=_heads)),
     "newton": Entry(lambda lib: lib.newton()),
     "scale_by_lbfgs": Entry(lambda lib: lib.scale_by_lbfgs(3), differs="`lbfgs` on functions that are not convex"),
     "scale_by_backtracking_linesearch": Entry(
@@ -324,6 +359,37 @@ CATALOGUE = {
     "scale_by_polyak": Entry(lambda lib: lib.scale_by_polyak(eps=0.1)),
     "scale_by_polyak plus": Entry(lambda lib: lib.scale_by_polyak(variant="sps+")),
     "polyak_sgd": Entry(lambda lib: lib.polyak_sgd()),
+    # methods entry by entry that Optax lacks
+    "reduce_variance": Entry(lambda lib: lib.reduce_variance(0.25, 0.5)),
+    "reduce_variance exact": Entry(lambda lib: lib.reduce_variance(0.25, 0.5, 2.0, exact=True, from_zero=True)),
+    "mars": Entry(lambda lib: lib.mars(1e-3, weight_decay=0.01), moves=(72, 4)),
+    "scale_by_laprop": Entry(lambda lib: lib.scale_by_laprop()),
+    "scale_by_laprop centered": Entry(lambda lib: lib.scale_by_laprop(amsgrad=True, centered=True, weight=0.5)),
+    "laprop": Entry(lambda lib: lib.laprop(1e-3, weight_decay=0.01), moves=(40, 0)),
+    "scale_by_tiger": Entry(lambda lib: lib.scale_by_tiger()),
+    "tiger masked": Entry(lambda lib: lib.tiger(1e-3, vectors_mask="bias$", rows_mask="kernel$", steps=2)),
+    "signed_by_gradient": Entry(lambda lib: lib.signed_by_gradient(lib.trace(0.9))),
+    "grams": Entry(lambda lib: lib.grams(1e-3, weight_decay=0.01), moves=(44, 0)),
+    "scale_by_stable_adam": Entry(lambda lib: lib.scale_by_stable_adam(weight_decay=0.1, threshold=0.5)),
+    "stable_adamw": Entry(lambda lib: lib.stable_adamw(1e-3), moves=(64, 8)),
+    "adamc": Entry(lambda lib: lib.adamc(1e-3, 2e-3, weight_decay=0.01), moves=(40, 0)),
+    "scale_by_nadam": Entry(lambda lib: lib.scale_by_nadam(constant_mean=True)),
+    "nadam rising": Entry(lambda lib: lib.nadam(1e-3, momentum_decay=0.004)),
+    "tangential": Entry(lambda lib: lib.tangential(lib.trace(0.9), 0.1, delta=1.0)),
+    "adamp": Entry(lambda lib: lib.adamp(1e-3, weight_decay=0.01), moves=(120, 12)),
+    "sgdp": Entry(lambda lib: lib.sgdp(0.01, 0.9, weight_decay=0.01), moves=(96, 12)),
+    "scale_by_qhm": Entry(lambda lib: lib.scale_by_qhm()),
+    "qhm": Entry(lambda lib: lib.qhm(0.1), moves=(28, 0)),
+    "scale_by_qhadam": Entry(lambda lib: lib.scale_by_qhadam(nu2=0.9)),
+    "qhadam": Entry(lambda lib: lib.qhadam(1e-3, weight_decay=0.01), moves=(44, 0)),
+    "aggregated_trace": Entry(lambda lib: lib.aggregated_trace((0.0, 0.9))),
+    "aggmo": Entry(lambda lib: lib.aggmo(0.01), moves=(56, 0)),
+    "scale_by_adamod": Entry(lambda lib: lib.scale_by_adamod(corrected_rate=True)),
+    "adamod": Entry(lambda lib: lib.adamod(1e-3, weight_decay=0.01), moves=(64, 4)),
+    "scale_by_adabound": Entry(lambda lib: lib.scale_by_adabound(amsbound=True)),
+    "adabound": Entry(lambda lib: lib.adabound(1e-3), moves=(40, 0)),
+    "scale_by_diffgrad": Entry(lambda lib: lib.scale_by_diffgrad()),
+    "diffgrad": Entry(lambda lib: lib.diffgrad(1e-3, weight_decay=0.01), moves=(64, 4)),
     # methods of optax.contrib that find their own rate, and others
     "contrib.prodigy": Entry(lambda lib: lib.contrib.prodigy(), moves=(68, 0)),
     "scale_by_prodigy": Entry(
@@ -375,11 +441,17 @@ CATALOGUE = {
         ),
     ),
     "contrib.momo": Entry(lambda lib: lib.contrib.momo()),
-    "contrib.momo adapted": Entry(lambda lib: lib.contrib.momo(0.5, 0.9, -5.0, 0.1, adapt_lower_bound=True)),
+    "contrib.momo adapted": Entry(
+        lambda lib: lib.contrib.momo(0.5, 0.9, -5.0, 0.1, adapt_lower_bound=True),
+        differs="`momo`, `momo_adam` with decay",
+    ),
+    "momo unbiased": Entry(lambda lib: lib.momo(0.5, 0.9, bias_correction=True)),
     "contrib.momo_adam": Entry(lambda lib: lib.contrib.momo_adam()),
     "contrib.momo_adam adapted": Entry(
-        lambda lib: lib.contrib.momo_adam(0.1, lower_bound=-5.0, weight_decay=0.1, adapt_lower_bound=True)
+        lambda lib: lib.contrib.momo_adam(0.1, lower_bound=-5.0, weight_decay=0.1, adapt_lower_bound=True),
+        differs="`momo`, `momo_adam` with decay",
     ),
+    "momo_adam undivided": Entry(lambda lib: lib.momo_adam(0.1, weight_decay=0.1, divide=False)),
     "contrib.mechanize": Entry(lambda lib: lib.contrib.mechanize(lib.sgd(1.0), s_init=0.1), moves=(52, 4)),
     "contrib.mechanize adamw": Entry(lambda lib: lib.contrib.mechanize(lib.adamw(1.0), s_init=0.1, num_betas=3)),
     "contrib.schedule_free": Entry(lambda lib: lib.contrib.schedule_free(lib.adam(1e-2, b1=0.0), 1e-2, 0.5, 1.0)),
@@ -389,6 +461,20 @@ CATALOGUE = {
     "contrib.schedule_free_adamw": Entry(
         lambda lib: lib.contrib.schedule_free_adamw(1e-3, weight_decay=0.01), moves=(56, 4)
     ),
+    "schedule_free_with_mean": Entry(
+        lambda lib: lib.schedule_free_with_mean(lib.sgd(0.1), 0.1, 0.5, 1.0, r=1.0, at_z=True)
+    ),
+    "schedule_free_adamw storing": Entry(
+        lambda lib: lib.schedule_free_adamw(1e-3, 3, r=2.0, inner_momentum=0.9, store_x=True, one_rate=True)
+    ),
+    "schedule_free_adamw paper": Entry(lambda lib: lib.schedule_free_adamw(0.01, b2=0.9, correct_rate=True)),
+    "schedule_free_radam": Entry(
+        lambda lib: lib.schedule_free_radam(0.01, b2=0.9, silent_sgd_phase=False), moves=(64, 4)
+    ),
+    "schedule_free_plus": Entry(
+        lambda lib: lib.schedule_free_plus(weight_decay=0.1, r=1.0, polyak_beta=0.5, c_warmup=1, sf_b1_anneal_steps=3)
+    ),
+    "scale_by_trusted_rms": Entry(lambda lib: lib.scale_by_trusted_rms(0.9, bias_correction=True)),
     "contrib.reduce_on_plateau": Entry(lambda lib: lib.contrib.reduce_on_plateau(0.5, 2, 0.1)),
     "contrib.reduce_on_plateau all": Entry(lambda lib: lib.contrib.reduce_on_plateau(0.5, 1, 0.5, 0.1, 1, 2, 0.2)),
     "contrib.normalize": Entry(lambda lib: lib.contrib.normalize()),
@@ -481,6 +567,7 @@ CATALOGUE = {
     "radial_brake norm": Entry(lambda lib: lib.radial_brake(0.25, 0.75, "norm")),
     "decay_weights": Entry(lambda lib: lib.decay_weights(0.1, 0.1)),
     "decay_weights cautious": Entry(lambda lib: lib.decay_weights(0.1, 0.1, cautious=True, of="old")),
+    "decay_weights squared": Entry(lambda lib: lib.decay_weights(0.1, 0.1, coupling="squared", peak_learning_rate=0.5)),
     "hyperball": Entry(lambda lib: lib.masked(lib.hyperball(lib.scale_by_adam(), 0.018), _is_matrix)),
     "scale_by_lmo": Entry(lambda lib: lib.scale_by_lmo()),
     "scale_by_lmo sign": Entry(lambda lib: lib.scale_by_lmo("sign")),
@@ -493,6 +580,17 @@ CATALOGUE = {
     "nordion2": Entry(lambda lib: lib.nordion2(1e-3)),
     # "masked" as above
     "qk_clip masked": Entry(lambda lib: _Given(lib.qk_clip(0.5, query="kernel$", key="bias$", fused=True), _logits)),
+    # the first R is diagonal: Adam's eps must be larger than the rounding beside it
+    "scale_by_galore both": Entry(lambda lib: lib.scale_by_galore(2, 3, 1.0, lib.scale_by_adam(eps=0.1), side="both")),
+    "galore shorter": Entry(lambda lib: lib.galore(1e-3, 3, 2, 0.25, side="shorter")),
+    "galore random": Entry(lambda lib: lib.galore(1e-3, 2, 3, weight_decay=0.01, projection="random")),
+    "scale_by_fira": Entry(lambda lib: lib.scale_by_fira(2, scale=0.5)),
+    "fira": Entry(lambda lib: lib.fira(1e-3, 2, weight_decay=0.01), moves=(58.5, 12)),
+    "fira tensor": Entry(lambda lib: lib.fira(1e-3, 2, scale_type="tensor", norm_growth=None, side="longer")),
+    "scale_by_apollo": Entry(lambda lib: lib.scale_by_apollo(2, 3)),
+    "apollo": Entry(lambda lib: lib.apollo(1e-3, 3, weight_decay=0.01), moves=(29, 4)),
+    "apollo svd": Entry(lambda lib: lib.apollo(1e-3, 2, projection="svd", norm_growth=None, side="columns")),
+    "apollo_mini": Entry(lambda lib: lib.apollo_mini(1e-3, scale_front=True), moves=(28, 4)),
     "contrib.scale_by_galore": Entry(lambda lib: lib.contrib.scale_by_galore(2), differs="`galore`"),
     "contrib.galore": Entry(
         lambda lib: lib.contrib.galore(1e-3, weight_decay=0.01), moves=(49, 12.1), differs="`galore`"
@@ -501,6 +599,26 @@ CATALOGUE = {
         lambda lib: lib.contrib.galore(1e-3, 3, 2, 0.25, lib.scale_by_lion(), 0.01), differs="`galore`"
     ),
     "graft": Entry(lambda lib: lib.graft(lib.scale_by_adam(), lib.sgd(0.1, 0.9))),
+    # what changes the direction of any method, or averages its parameters
+    "cautious": Entry(lambda lib: lib.cautious(lib.scale_by_adam())),
+    "cautious count": Entry(
+        lambda lib: lib.cautious(lib.adamw(1e-3), rescale="count", factor=0.25, compare="mu", of_steps=True)
+    ),
+    "cautious_adamw": Entry(lambda lib: lib.cautious_adamw(1e-3, weight_decay=0.01), moves=(68, 8)),
+    "cautious_lion": Entry(lambda lib: lib.cautious_lion(1e-4, weight_decay=0.01), moves=(44, 4)),
+    "adamw squared": Entry(lambda lib: lib.adamw(1e-3, decay_coupling="squared", cautious_decay=True), moves=(40, 0)),
+    "orthogonal_gradients": Entry(lambda lib: lib.orthogonal_gradients()),
+    "orthogonal_gradients shorter": Entry(lambda lib: lib.orthogonal_gradients(rescale=False)),
+    "average_params": Entry(
+        lambda lib: lib.average_params(lib.adamw(1e-3), 0.999, debias=True, share=0.6), moves=(60, 4)
+    ),
+    "average_params mean": Entry(lambda lib: lib.average_params(lib.sgd(1e-2), every=2)),
+    "lawa": Entry(lambda lib: lib.lawa(lib.adamw(1e-3), 2, 3), moves=(68, 8)),
+    "ema_nesterov": Entry(lambda lib: lib.ema_nesterov(lib.adamw(1e-3)), moves=(68, 4)),
+    "normalize_adaptive": Entry(lambda lib: lib.normalize_adaptive()),
+    "asam": Entry(lambda lib: lib.asam(lib.sgd(1e-2), 0.1)),
+    "gsam": Entry(lambda lib: lib.gsam(lib.sgd(1e-2))),
+    "minus_surrogate_gap": Entry(lambda lib: lib.sam(lib.minus_surrogate_gap(), lib.sgd(0.01), opaque_mode=True)),
     "scale_by_shampoo": Entry(lambda lib: lib.scale_by_shampoo(eps=0.1)),  # beyond the rounding of a factor of low rank
     "scale_by_shampoo grafted blocks": Entry(
         lambda lib: lib.scale_by_shampoo(

@@ -11,13 +11,23 @@ from benchmarks.catalogue import CATALOGUE
 
 LIBRARIES: tuple[ModuleType, ModuleType] = (gradtx, optax)
 
-RECIPES = {name: entry for name, entry in CATALOGUE.items() if entry.moves}
+MEASURED = {name: entry for name, entry in CATALOGUE.items() if entry.moves}
 
 
 def build(recipe: str, library: ModuleType) -> Any:
     """The recipe's method, from one of the libraries."""
-    entry = RECIPES[recipe]
+    entry = MEASURED[recipe]
     return entry.theirs(library) if library is optax and entry.theirs else entry.build(library)
+
+
+def _is_in_optax(recipe: str) -> bool:
+    try:
+        return build(recipe, optax) is not None
+    except (AttributeError, TypeError):  # no such name, or no such argument
+        return False
+
+
+RECIPES = {name: entry for name, entry in MEASURED.items() if _is_in_optax(name)}  # of both libraries
 
 
 def step_of(library: ModuleType, tx: Any) -> Callable:

@@ -4,7 +4,7 @@ import argparse
 import datetime
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -16,15 +16,23 @@ from benchmarks.recipes import RECIPES
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
-def argument_parser(module: str, description: str, default_trees: Sequence[str]) -> argparse.ArgumentParser:
+def argument_parser(
+    module: str, description: str, default_trees: Sequence[str], recipes: Collection[str] = RECIPES
+) -> argparse.ArgumentParser:
     """The arguments that every benchmark takes: which recipes, which trees if any, and where to write the section."""
+
+    def recipe(name: str) -> str:
+        if name not in recipes:
+            raise ValueError(f"no recipe {name!r}: choose from {', '.join(recipes)}")
+        return name
+
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument(
         "--recipes",
-        type=list_of(_recipe),
-        default=list(RECIPES),
+        type=list_of(recipe),
+        default=list(recipes),
         metavar="NAME,...",
-        help=f"of {', '.join(RECIPES)}; all by default",
+        help=f"of {', '.join(recipes)}; all by default",
     )
     if default_trees:
         parser.add_argument(
@@ -43,12 +51,6 @@ def argument_parser(module: str, description: str, default_trees: Sequence[str])
         help="write the section of this benchmark into FILE, benchmarks/RESULTS.md by default",
     )
     return parser
-
-
-def _recipe(name: str) -> str:
-    if name not in RECIPES:
-        raise ValueError(f"no recipe {name!r}: choose from {', '.join(RECIPES)}")
-    return name
 
 
 def _tree(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from benchmarks import report, trees
-from benchmarks.recipes import LIBRARIES, build, step_of
+from benchmarks.recipes import LIBRARIES, MEASURED, RECIPES, build, step_of
 
 Result = TypeVar("Result")
 
@@ -31,7 +31,7 @@ the step instead, the bytes are the same.
 float32 parameter; they are exact and repeat to the last digit. Reading gradients and parameters once, writing
 parameters once, and reading and writing each slot of state once is 12 bytes and 8 more per slot. *Trace*, *lower* and
 *compile* are seconds after clearing JAX's caches, for trace the median of three; they vary with the machine's load.
-In each pair of columns gradtx comes first, then Optax. *Ratio* is the sum of the three over Optax's, below 1 where
+In each pair of columns gradtx comes first, then Optax, if it has the method. *Ratio* is the sum of the three over Optax's, below 1 where
 gradtx is faster."""
 
 
@@ -79,7 +79,7 @@ def timed(fn: Callable[[], Result]) -> tuple[float, Result]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints a table per tree, and writes them into RESULTS.md if asked to."""
     argv = sys.argv[1:] if argv is None else argv
-    args = report.argument_parser("benchmarks.traffic", DESCRIPTION, list(trees.TREES)).parse_args(argv)
+    args = report.argument_parser("benchmarks.traffic", DESCRIPTION, list(trees.TREES), MEASURED).parse_args(argv)
     jax.jit(lambda x: x + 1).lower(1.0).compile()  # what the first compilation of a process loads is nobody's cost
     tables = []
     for name in args.trees:
@@ -87,9 +87,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         columns.append("ratio")
         table = report.Table(trees.describe(name), ["recipe", *columns])
         for recipe in args.recipes:
-            costs = [measure(library, recipe, trees.build(name)) for library in LIBRARIES]
-            ours, theirs = (cost.trace + cost.lower + cost.compile for cost in costs)
-            table.add(recipe, *(f"{x:.2f}" for x in (*itertools.chain(*zip(*costs, strict=True)), ours / theirs)))
+            libraries = LIBRARIES if recipe in RECIPES else LIBRARIES[:1]
+            costs = [measure(library, recipe, trees.build(name)) for library in libraries]
+            seconds = [cost.trace + cost.lower + cost.compile for cost in costs]
+            pairs = [*zip(*costs, strict=True), [seconds[0] / seconds[-1]] if len(seconds) > 1 else []]
+            cells = [[f"{x:.2f}" for x in pair] + [""] * (len(LIBRARIES) - len(pair)) for pair in pairs]
+            table.add(recipe, *itertools.chain(*cells[:-1], cells[-1][:1]))
         tables.append(table)
     if args.write:
         command = " ".join(["python -m benchmarks.traffic", *argv])

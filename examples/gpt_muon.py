@@ -1,4 +1,8 @@
-"""A small GPT on the bytes of a text: Muon for its matrices, AdamW for the rest. python -m examples.gpt_muon [PATH]"""
+"""A small GPT on the bytes of a text: python -m examples.gpt_muon [PATH]
+
+Muon for its matrices, AdamW for the rest, decay where it does not work against the step, a rate that falls at the end,
+an average of the parameters to evaluate with.
+"""
 
 import sys
 from pathlib import Path
@@ -52,25 +56,39 @@ def train(text, steps):
     model, rng, losses = GPT(nnx.Rngs(0)), np.random.default_rng(0), []
     groups = labels.groups({"Muon": labels.role("matrix"), "AdamW": labels.role("embedding", "head", "norm")})
     print(labels.table(groups, nnx.state(model, nnx.Param)))
-    rate = lambda peak: gradtx.warmup_cosine_decay_schedule(0.0, peak, steps // 10, steps, peak / 10)
-    tx = gradtx.partition({"Muon": gradtx.muon(rate(0.02)), "AdamW": gradtx.adamw(rate(3e-3))}, groups)
-    watched: Any = gradtx.monitor(tx)
-    optimizer = nnx.Optimizer(model, watched, wrt=nnx.Param)
+    rate = lambda peak: gradtx.warmup_stable_decay_schedule(0.0, peak, steps // 10, steps)
+    muon = gradtx.chain(gradtx.muon(rate(0.02)), gradtx.decay_weights(0.1, rate(0.02), cautious=True))
+    adamw = gradtx.adamw(rate(3e-3), weight_decay=0.1, cautious_decay=True)
+    tx: Any = gradtx.monitor(
+        gradtx.average_params(gradtx.partition({"Muon": muon, "AdamW": adamw}, groups), 0.95, warmup=1)
+    )
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+
+    def loss(model, tokens):
+        return gradtx.losses.softmax_cross_entropy_with_integer_labels(model(tokens[:, :-1]), tokens[:, 1:]).mean()
 
     @nnx.jit
     def step(model, optimizer, tokens):
-        loss = gradtx.losses.softmax_cross_entropy_with_integer_labels
-        value, grads = nnx.value_and_grad(lambda model: loss(model(tokens[:, :-1]), tokens[:, 1:]).mean())(model)
+        value, grads = nnx.value_and_grad(loss)(model, tokens)
         optimizer.update(model, grads)
         return value
 
+    def batch(size):
+        places = rng.integers(len(text) - CONTEXT, size=(size, 1)) + np.arange(CONTEXT + 1)
+        return text[places].astype(np.int32)
+
+    evaluated, evaluate = batch(64), nnx.jit(loss)
     for i in range(steps):
-        places = rng.integers(len(text) - CONTEXT, size=(16, 1)) + np.arange(CONTEXT + 1)
-        losses.append(float(step(model, optimizer, text[places].astype(np.int32))))
+        losses.append(float(step(model, optimizer, batch(16))))
         if i % max(1, steps // 10) == 0 or i == steps - 1:
             seen = gradtx.metrics(optimizer.opt_state)
             rate_now, size = float(seen["learning_rate/blocks/0/up/kernel"]), float(seen["gradient_norm"])
-            print(f"step {i:4}  loss {losses[-1]:.3f}  |gradient| {size:.2f}  rate of Muon {rate_now:.4f}")
+            structure, params = nnx.split(model)
+            averaged = nnx.merge(structure, gradtx.eval_params(tx, optimizer.opt_state, params))
+            of_each = (
+                f"{float(evaluate(model, evaluated)):.3f}, of the average {float(evaluate(averaged, evaluated)):.3f}"
+            )
+            print(f"step {i:4}  loss {of_each}  |gradient| {size:.2f}  rate of Muon {rate_now:.4f}")
     return losses
 
 

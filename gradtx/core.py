@@ -14,6 +14,7 @@ from gradtx.clock import ClockState, held, start
 from gradtx.collectives import AxisError
 from gradtx.partial import on_part
 from gradtx.placement import outside_of_types, place_beside
+from gradtx.recipe import Recipe
 from gradtx.types import OptState, Params, Updates
 from gradtx.value import Value, flag, number, part, state, static, storage_dtype, value, whole
 
@@ -211,8 +212,8 @@ class _FromFunctions(GradientTransformation):
         owner = getattr(self.update_fn, "__qualname__", type(self.update_fn).__name__)
         return owner.split(".")[0].strip("<>")  # scale_by_adam.<locals>.update_fn -> scale_by_adam
 
-    def __repr__(self) -> str:
-        return f"GradientTransformation({self.init_fn!r}, {self.update_fn!r})"
+    def recipe(self) -> Any:
+        return Recipe("GradientTransformation", (self.init_fn, self.update_fn))
 
 
 def as_transformation(owner: str, name: str, tx: Any) -> GradientTransformation:

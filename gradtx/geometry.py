@@ -76,6 +76,11 @@ def product(a: Array, b: Array) -> Array:
     return a.real * b.real - a.imag * b.imag if jnp.iscomplexobj(a) else a * b
 
 
+def agreement(a: Array, b: Array) -> Array:
+    """Real numbers with the signs of `product(a, b)`, also where that is too small for a number that is not 0."""
+    return product(a, b) if jnp.iscomplexobj(a) else jnp.sign(a) * jnp.sign(b)
+
+
 def ratio(part: Any, whole: Array) -> Array:
     """part / whole, and 0 where the whole is 0."""
     return jnp.where(whole == 0, 0, part / jnp.where(whole == 0, 1, whole))

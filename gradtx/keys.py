@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from gradtx.recipe import Recipe
 from gradtx.value import Value, known, part, static, value
 
 
@@ -22,8 +23,8 @@ class Key(Value):
         words = jnp.stack([jnp.asarray(word, jnp.int32) for word in self.words])
         return jax.random.wrap_key_data(jax.lax.bitcast_convert_type(words, jnp.uint32), impl=self.impl)
 
-    def __repr__(self) -> str:
-        return f"keys.{super().__repr__()}"
+    def recipe(self) -> Any:
+        return Recipe("keys.Key", (), {"words": self.words, "impl": self.impl})
 
 
 def checked(owner: str, name: str, key: Any) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 from jax.export import register_namedtuple_serialization
 
 from gradtx.interval import Interval
+from gradtx.recipe import PrintsAsCode, Recipe
 
 Class = TypeVar("Class", bound=type)
 
@@ -78,7 +79,7 @@ def number(
 
 
 def part(*, default: Any = dataclasses.MISSING, convert: Callable[[str, str, Any], Any] | None = None) -> Any:
-    """A field that is itself a pytree: other values, an array, a random key."""
+    """A field that is itself a pytree: other values, an array, a key."""
     return dataclasses.field(default=default, metadata={"convert": convert})
 
 
@@ -139,7 +140,7 @@ def storage_dtype(*, default: None = None, kw_only: bool = False) -> Any:
     return static(default=default, convert=convert, kw_only=kw_only)
 
 
-class Value:
+class Value(PrintsAsCode):
     """Base of the classes made by `@value`. A subclass of one that is not decorated is made one when first called."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -169,13 +170,16 @@ class Value:
                 f"not as a static one, or build it from Python numbers. It is {self!r}."
             ) from None
 
-    def __repr__(self) -> str:
-        shown = []
+    def recipe(self) -> Any:
+        shown, name = {}, type(self).__name__
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
-            x = getattr(self, field.name)
-            if field.default is dataclasses.MISSING or not _same(x, field.default):
-                shown.append(f"{field.name}={x!r}")
-        return f"{type(self).__name__}({', '.join(shown)})"
+            x, default, convert = getattr(self, field.name), field.default, field.metadata.get("convert")
+            if convert and default is not dataclasses.MISSING and not _same(x, default):
+                with suppress(TypeError, ValueError):  # a default that another argument has to replace
+                    default = convert(name, field.name, default)
+            if not _same(x, default):
+                shown[field.name] = x
+        return Recipe(name, (), shown)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(number, part, static, whole, flag, storage_dtype))
@@ -201,8 +205,7 @@ def value(cls: Class) -> Class:
 
     def unflatten(structure, children):
         x = object.__new__(cls)
-        x.__dict__.update(zip(names[False], children, strict=True))
-        x.__dict__.update(zip(names[True], structure, strict=True))
+        x.__dict__.update(zip((*names[False], *names[True]), (*children, *structure), strict=True))
         return x
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
@@ -219,8 +222,8 @@ class Function(Value):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
 
-    def __repr__(self) -> str:
-        return repr(self.function)
+    def recipe(self) -> Any:
+        return self.function
 
 
 def state(cls: Class) -> Class:

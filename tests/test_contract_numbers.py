@@ -57,7 +57,7 @@ def low_ends(tx):
     found = []
     for field in dataclasses.fields(tx):
         x, interval = getattr(tx, field.name), field.metadata.get("interval")
-        if interval is None and not field.metadata.get("static"):
+        if isinstance(x, Value) or (interval is None and not field.metadata.get("static")):
             found += low_ends(x)
         elif isinstance(x, float) and interval is not None:
             found.append(interval.low if interval.low in interval and np.isfinite(interval.low) else np.nan)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 LAYERS = (
-    {"calls", "interval", "namespace", "paths", "placement", "types"},
+    {"calls", "interval", "namespace", "paths", "placement", "recipe", "types"},
     {"collectives"},
     {"reductions"},
     {"formulas", "linalg", "value"},
@@ -18,13 +18,24 @@ LAYERS = (
     {"combine"},
     {"transforms"},
     {"optimizers"},
-    {"aggregating", "driver", "interop", "labels", "microbatching", "projections", "second_order", "tree", "tuning"}
-    | {"communication", "parallel", "sharding"},
+    {"aggregating", "config", "driver", "interop", "labels", "microbatching", "projections", "second_order", "tree"}
+    | {"communication", "parallel", "sharding", "tuning"},
     {"assignment", "contrib", "experimental", "perturbations", "tree_utils"},  # other names' places, as Optax has them
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # folders whose files import each other
-FOLDERS = {"combine", "interop", "labels", "losses", "optimizers", "schedules", "transforms", "tree", "tuning"}
+FOLDERS = {
+    "combine",
+    "config",
+    "interop",
+    "labels",
+    "losses",
+    "optimizers",
+    "schedules",
+    "transforms",
+    "tree",
+    "tuning",
+}
 FOLDERS |= {"aggregating", "linalg", "microbatching", "parallel", "sharding"}
 ROOT = Path(__file__).parents[1] / "gradtx"
 

@@ -17,6 +17,7 @@ from gradtx.core import (
     transformation,
 )
 from gradtx.placement import differing_like
+from gradtx.recipe import Recipe
 from gradtx.value import flag, part
 
 
@@ -60,8 +61,8 @@ class _FromFunctionsOfExamples(_FromFunctions):
     def of_examples(self) -> bool:
         return True
 
-    def __repr__(self) -> str:
-        return f"Aggregator({self.init_fn!r}, {self.update_fn!r})"
+    def recipe(self) -> Any:
+        return Recipe("Aggregator", (self.init_fn, self.update_fn))
 
 
 @transformation

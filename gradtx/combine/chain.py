@@ -8,10 +8,11 @@ from gradtx.clock import ClockState, start, tick, time
 from gradtx.combine.masking import MaskedState
 from gradtx.core import GradientTransformation, as_transformation, transformation
 from gradtx.paths import MismatchError
+from gradtx.recipe import Recipe
 from gradtx.value import part, static
 
 
-def chain(*links: Any) -> GradientTransformation:
+def chain(*links: GradientTransformation | Any) -> GradientTransformation:
     """Applies transformations in order: each receives the updates that the one before it returned.
 
     Chains within chains are flattened, so `chain(clip(1.0), adamw(1e-3))` is one chain of four links. Its state is a
@@ -39,7 +40,7 @@ def chain(*links: Any) -> GradientTransformation:
     return Chain(_distinct(names, given), flat)
 
 
-def named_chain(*links: tuple[str, Any]) -> GradientTransformation:
+def named_chain(*links: tuple[str, GradientTransformation | Any]) -> GradientTransformation:
     """A `chain` whose links are named by the caller: `named_chain(("clip", clip(1.0)), ("adam", adam(1e-3)))`.
 
     A link that is a chain stays one, its state a dict under the name given to it.
@@ -92,10 +93,10 @@ class Chain(GradientTransformation):
             params = link.eval_params(state[name] if name in state else link.state_at(state["count"]), params)
         return params
 
-    def __repr__(self) -> str:
+    def recipe(self) -> Any:
         if self.names == _generated(self.links):
-            return f"chain({', '.join(map(repr, self.links))})"
-        return f"named_chain({', '.join(map(repr, zip(self.names, self.links, strict=True)))})"
+            return Recipe("chain", self.links)
+        return Recipe("named_chain", tuple(zip(self.names, self.links, strict=True)))
 
 
 def _generated(links: tuple[GradientTransformation, ...]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from gradtx.combine.masking import _Paths, as_labels, labelled
 from gradtx.core import Params
 from gradtx.linalg.axes import Axes, axes
 from gradtx.placement import axes_of, laid_like
+from gradtx.recipe import PrintsAsCode
 from gradtx.value import state
 
 
@@ -157,13 +158,13 @@ def _no_matrix(owner: str, name: str, p: Any) -> ValueError:
 
 
 @dataclass(frozen=True, repr=False)
-class _Entry:
+class _Entry(PrintsAsCode):
     """A leaf's dimension numbers, or None, as one leaf: neither may be a pytree here."""
 
     numbers: tuple | None
 
-    def __repr__(self) -> str:
-        return repr(self.numbers)
+    def recipe(self) -> Any:
+        return self.numbers
 
 
 _MATRIX = (0, 1)

@@ -8,6 +8,7 @@ from jax import Array
 
 from gradtx import leafwise
 from gradtx.collectives import Axis, as_axis, total
+from gradtx.combine.record import listening, repeat
 from gradtx.core import GradientTransformation, State, as_transformation, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, length, root, squares_summed
 from gradtx.reductions import Asking, summed
@@ -31,7 +32,8 @@ class graft(GradientTransformation):
 
         u = d |n| / (|d| + 1e-16)           n from `norm_of`, d from `direction_of`, of the same gradient
 
-    So the learning rates of one method serve another.
+    So the learning rates of one method serve another. A method grafted on itself is that method, but for a rounding of
+    the ratio.
 
         graft(scale_by_adam(), scale_by_shampoo())
 
@@ -53,7 +55,9 @@ class graft(GradientTransformation):
 
     def update(self, updates, state, params=None, **extra):
         n, norm_state = self.norm_of.bare_update(updates, state.norm_of, params, **extra)
-        d, direction_state = self.direction_of.bare_update(updates, state.direction_of, params, **extra)
+        with listening() as said:
+            d, direction_state = self.direction_of.bare_update(updates, state.direction_of, params, **extra)
+        repeat([x for x in said if x.name != "learning_rate"])  # which the length that is taken does not have
 
         def leaf(d, n):
             return (yield from with_norm_of(d, n, axis=self.axis))

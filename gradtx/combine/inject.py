@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from gradtx.clock import start, tick, time
 from gradtx.core import GradientTransformation, State, as_transformation, transformation
+from gradtx.recipe import Recipe
 from gradtx.value import Function, Value, part, state, static, value
 
 
@@ -124,7 +125,8 @@ def inject_hyperparams(
                 fixed[name] = x
             else:
                 numbers[name] = WrappedSchedule(x) if callable(x) and not _is_stateful(x) else x
-        return Injected(Function(inner_factory), numbers, _Fixed(fixed), hyperparam_dtype, _shown(args, kwargs))
+        written = repr(Recipe("", args, kwargs))
+        return Injected(Function(inner_factory), numbers, _Fixed(fixed), hyperparam_dtype, written)
 
     return factory
 
@@ -219,8 +221,4 @@ class Injected(GradientTransformation):
         return as_transformation("inject_hyperparams", "inner_factory", self.factory(**self.fixed, **values))
 
     def __repr__(self) -> str:
-        return f"inject_hyperparams({self.factory.function.__name__})({self.written})"
-
-
-def _shown(args: tuple, kwargs: dict) -> str:
-    return ", ".join([*map(repr, args), *(f"{name}={x!r}" for name, x in kwargs.items())])
+        return f"inject_hyperparams({self.factory.function.__name__}){self.written}"

@@ -33,6 +33,15 @@ class LookaheadState(NamedTuple):
     steps_since_sync: Array  # int32 scalar
 
 
+@state
+class LookaheadPullbackState(NamedTuple):
+    """State of `lookahead` with `pullback_state`."""
+
+    fast_state: State
+    steps_since_sync: Array
+    slow_state: State  # the inner one as it was after the last step back
+
+
 @transformation
 class lookahead(GradientTransformation):
     """Lets a transformation make k steps, then moves slow parameters toward where it came, and begins there anew.
@@ -51,10 +60,15 @@ class lookahead(GradientTransformation):
       sync_period: k, at least 1.
       slow_step_size: in [0, 1].
       reset_state: begin with a fresh inner state, too.
+      pullback_state: let the inner state follow as the slow parameters do: at a step back its averages become
+        slow + slow_step_size (fast - slow), slow being what they became at the last one, at first those of `init`.
+        Counts stay.
 
-    State: 4 bytes and the inner one's; 4 bytes per float32 parameter more in the parameters. Reads: params.
+    State: 4 bytes and the inner one's, that twice with pullback_state; 4 bytes per float32 parameter more in the
+      parameters. Reads: params.
     Raises:
       TypeError: the parameters are no `LookaheadParams`.
+      ValueError: both reset_state and pullback_state.
     Source: Zhang, Lucas, Hinton, Ba, Lookahead optimizer, NeurIPS 2019, Algorithm 1 (arXiv:1907.08610).
     Differs from Optax: the inner state is reset by selection, so that random keys in it
       pass; extra arguments reach the inner one.
@@ -64,10 +78,17 @@ class lookahead(GradientTransformation):
     sync_period: int = whole(within="[1, inf)")
     slow_step_size: Hyperparameter = number(within="[0, 1]")
     reset_state: bool = flag(default=False)
+    pullback_state: bool = flag(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reset_state and self.pullback_state:
+            raise ValueError("`lookahead`: reset_state and pullback_state are two ways to go on: choose one.")
 
     def init(self, params):
         fast = params.fast if isinstance(params, LookaheadParams) else params
-        return LookaheadState(self.fast_optimizer.init(fast), start())
+        state = LookaheadState(self.fast_optimizer.init(fast), start())
+        return LookaheadPullbackState(*state, self.fast_optimizer.init(fast)) if self.pullback_state else state
 
     def update(self, updates, state, params=None, **extra):
         fast, slow = _pair(params)
@@ -84,7 +105,20 @@ class lookahead(GradientTransformation):
         if self.reset_state:
             select = lambda new, old: jax.lax.select(sync, jnp.asarray(new, old.dtype), old)
             inner = jax.tree.map(select, self.fast_optimizer.init(fast), inner)
-        return LookaheadParams(*moves), LookaheadState(inner, jnp.where(sync, 0, state.steps_since_sync + 1))
+        since = jnp.where(sync, 0, state.steps_since_sync + 1)
+        if not self.pullback_state:
+            return LookaheadParams(*moves), LookaheadState(inner, since)
+
+        def back(now: Any, slow: Any) -> Any:
+            if not leafwise.is_float(now):
+                return now
+            wide_now, wide_slow = leafwise.widen((now, slow))
+            return jnp.where(sync, (wide_slow + step_size * (wide_now - wide_slow)).astype(now.dtype), now)
+
+        inner = jax.tree.map(back, inner, state.slow_state)
+        keep = lambda new, old: jnp.where(sync, new, old) if leafwise.is_float(new) else new
+        slow_state = jax.tree.map(keep, inner, state.slow_state)
+        return LookaheadParams(*moves), LookaheadPullbackState(inner, since, slow_state)
 
     # The parameters are a pair and the gradients are not: what goes around every other `init` and `update` does not
     # apply.

@@ -9,6 +9,7 @@ from gradtx import leafwise, paths
 from gradtx.combine.record import speaking_of
 from gradtx.core import GradientTransformation, State, as_transformation, transformation
 from gradtx.partial import on_part
+from gradtx.recipe import PrintsAsCode
 from gradtx.value import flag, part, state, static
 
 
@@ -50,7 +51,7 @@ def as_labels(owner: str, name: str, labels: Any) -> Any:
     return stored
 
 
-class _Paths(tuple):
+class _Paths(PrintsAsCode, tuple):
     """Entries of a mask or of labels: (keys of a path, value), sorted. Prints as a dict, which means the same."""
 
     @classmethod
@@ -58,16 +59,16 @@ class _Paths(tuple):
         """The entries of a tree, with these values."""
         return cls(sorted(zip(paths.all_keys(tree), values, strict=True), key=lambda entry: entry[0]))
 
-    def __repr__(self) -> str:
+    def recipe(self) -> Any:
         shown: Any = {}
         for keys, keep in self:
             if not keys:
-                return repr(keep)
+                return keep
             place = shown
             for key in keys[:-1]:
                 place = place.setdefault(key, {})
             place[keys[-1]] = keep
-        return repr(shown)
+        return shown
 
 
 def _is_function(mask: Any) -> bool:

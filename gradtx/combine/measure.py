@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core import GradientTransformation, Updates, as_transformation, transformation
 from gradtx.placement import differing_like
+from gradtx.recipe import Recipe
 from gradtx.value import Function, part, state, static
 
 
@@ -92,8 +93,8 @@ class measured(GradientTransformation):
             after.append(now)
         return measurements, tuple(after)
 
-    def __repr__(self) -> str:
-        return f"monitor({self.measures!r})"
+    def recipe(self) -> Any:
+        return Recipe("monitor", (self.measures,))
 
 
 def _remembers(measure: Any) -> bool:

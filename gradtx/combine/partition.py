@@ -1,5 +1,6 @@
 """Groups of parameters, each with a transformation of its own."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -50,7 +51,7 @@ class partition(GradientTransformation):
       every call.
     """
 
-    transforms: Any = part(convert=_transforms)
+    transforms: Mapping[Any, GradientTransformation | Any] = part(convert=_transforms)
     param_labels: Any = static(convert=as_labels)
     mask_compatible_extra_args: bool = flag(default=False, kw_only=True)
 

@@ -44,9 +44,9 @@ from gradtx.optimizers.sam import SAMState as SAMState
 from gradtx.optimizers.sam import sam as sam
 from gradtx.optimizers.schedule_free import ScheduleFreeState as ScheduleFreeState
 from gradtx.optimizers.schedule_free import schedule_free as schedule_free
-from gradtx.optimizers.schedule_free import schedule_free_adamw as schedule_free_adamw
 from gradtx.optimizers.schedule_free import schedule_free_eval_params as schedule_free_eval_params
-from gradtx.optimizers.schedule_free import schedule_free_sgd as schedule_free_sgd
+from gradtx.optimizers.schedule_free_adamw import schedule_free_adamw as schedule_free_adamw
+from gradtx.optimizers.schedule_free_sgd import schedule_free_sgd as schedule_free_sgd
 from gradtx.optimizers.simplified_ademamix import ScaleBySimplifiedAdEMAMixState as ScaleBySimplifiedAdEMAMixState
 from gradtx.optimizers.simplified_ademamix import scale_by_simplified_ademamix as scale_by_simplified_ademamix
 from gradtx.optimizers.simplified_ademamix import simplified_ademamix as simplified_ademamix

@@ -1,6 +1,8 @@
+from gradtx.labels.blocks import adam_mini_blocks as adam_mini_blocks
 from gradtx.labels.depth import depths as depths
 from gradtx.labels.depth import layerwise_decay as layerwise_decay
 from gradtx.labels.grouping import Groups as Groups
+from gradtx.labels.grouping import Mask as Mask
 from gradtx.labels.grouping import groups as groups
 from gradtx.labels.grouping import table as table
 from gradtx.labels.naming import ROLES as ROLES

@@ -13,6 +13,7 @@ from gradtx import leafwise
 from gradtx.combine.masking import as_labels, labelled
 from gradtx.labels.naming import Leaf, leaves, like
 from gradtx.labels.rules import Rule, as_rule
+from gradtx.recipe import PrintsAsCode, Recipe
 
 SHOWN = 3  # kinds of paths in a line of the table
 
@@ -53,7 +54,7 @@ def groups(rules: Any) -> "Groups":
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Groups:
+class Groups(PrintsAsCode):
     """What `groups` returns: a function from parameters to labels."""
 
     rows: tuple[tuple[Any, Rule | EllipsisType], ...]
@@ -83,13 +84,16 @@ class Groups:
                 raise ValueError(f"`groups`: the rule {rule!r} of {label!r} decides no parameter{why}.")
         return [(leaf, self.rows[row][0]) for leaf, row in zip(found, decided, strict=True)]
 
+    def recipe(self) -> Any:
+        return Recipe("labels.groups", (self.rows,))
+
     def __repr__(self) -> str:
         rows = ", ".join(f"({label!r}, {'...' if rule is ... else repr(rule)})" for label, rule in self.rows)
         return f"labels.groups([{rows}])"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Mask:
+class Mask(PrintsAsCode):
     """What `Groups.mask` returns: a function from parameters to a tree of bools."""
 
     groups: Groups
@@ -101,6 +105,9 @@ class Mask:
 
     def __call__(self, params: Any) -> Any:
         return jax.tree.map(lambda label: label in self.labels, self.groups(params))
+
+    def recipe(self) -> Any:
+        return Recipe("labels.Mask", (self.groups, self.labels))
 
     def __repr__(self) -> str:
         return f"{self.groups!r}.mask({', '.join(map(repr, self.labels))})"

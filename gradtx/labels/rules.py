@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from gradtx.labels.naming import ROLES, Leaf
+from gradtx.recipe import PrintsAsCode, Recipe
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Rule:
+class Rule(PrintsAsCode):
     """A condition on a parameter: `path`, `role`, `rank`. `a & b`, `a | b` and `~a` are rules too.
 
     In the place of one, a string stands for `path(string)`, and a function is called with a parameter's path and shape.
@@ -17,6 +18,12 @@ class Rule:
 
     kind: str
     args: tuple
+
+    def __post_init__(self) -> None:
+        if self.kind not in (kinds := ("path", "role", "rank", "function", "&", "|", "~")):
+            raise ValueError(f"`Rule`: kind must be one of {kinds}, got {self.kind!r}.")
+        if self.kind in ("&", "|", "~"):
+            object.__setattr__(self, "args", tuple(as_rule("Rule", x) for x in self.args))
 
     def holds(self, leaf: Leaf) -> bool:
         """Whether a parameter fulfils it."""
@@ -46,12 +53,17 @@ class Rule:
     def __invert__(self) -> "Rule":
         return Rule("~", (self,))
 
+    def recipe(self) -> Any:
+        if self.kind == "function":
+            return self.args[0]
+        if self.kind in ("path", "role", "rank"):
+            return Recipe(f"labels.{self.kind}", self.args)
+        return Recipe("labels.Rule", (), {"kind": self.kind, "args": self.args})
+
     def __repr__(self) -> str:
         if self.kind in ("&", "|"):
             return f"({self.args[0]!r} {self.kind} {self.args[1]!r})"
-        if self.kind in ("~", "function"):
-            return f"{self.kind.removesuffix('function')}{self.args[0]!r}"
-        return f"labels.{self.kind}({', '.join(map(repr, self.args))})"
+        return f"~{self.args[0]!r}" if self.kind == "~" else super().__repr__()
 
 
 def path(pattern: str) -> Rule:

@@ -10,10 +10,9 @@ from jax.typing import DTypeLike
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, as_float, at, start, tick
 from gradtx.combine.chain import chain
+from gradtx.combine.factored import PAIRS, Dims, factored_dims, over_factored_root, zero_means
 from gradtx.core import GradientTransformation, Params, transformation
-from gradtx.moments import abs_sq, again, ema, root
-from gradtx.placement import zeros_of_axes
-from gradtx.reductions import crosses_devices, summed
+from gradtx.moments import abs_sq, ema, root
 from gradtx.transforms.clipping import clip_by_block_rms
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import ema as moving_average
@@ -44,8 +43,8 @@ class scale_by_factored_rms(GradientTransformation):
         row = d row + (1 - d) mean_columns(|g|^2 + epsilon),   col = d col + (1 - d) mean_rows(|g|^2 + epsilon)
         v = row col / mean(row);   u = g / sqrt(v),            d = 1 - (t + 1)^-decay_rate, t = 0 at the first update
 
-    A leaf is factored over its two largest dimensions where the smaller of them has at least
-    `min_dim_size_to_factor` entries; of equal ones, the last. Other leaves keep v = d v + (1 - d) (|g|^2 + epsilon).
+    A leaf is factored over two dimensions where the smaller of them has at least `min_dim_size_to_factor` entries.
+    Other leaves keep v = d v + (1 - d) (|g|^2 + epsilon).
 
     Args:
       factored: False keeps every leaf's full second moment.
@@ -54,6 +53,7 @@ class scale_by_factored_rms(GradientTransformation):
       min_dim_size_to_factor: in entries.
       epsilon: added to |g|^2, in squared units of the gradient. Not negative.
       decay_rate_fn: d as a function of (t - step_offset, decay_rate).
+      factored_dims: which two: the "largest", of equal ones the last; or the "last", as in PyTorch and Transformers.
 
     State: 4 (1/rows + 1/columns) bytes per float32 parameter of a factored leaf, 4 of another. Reads: gradients only.
     Source: Shazeer, Stern, Adafactor, ICML 2018, Algorithm 4 without the clipping, with section 7.2's decay
@@ -67,15 +67,14 @@ class scale_by_factored_rms(GradientTransformation):
     min_dim_size_to_factor: int = whole(default=128, within="[1, inf)")
     epsilon: Hyperparameter = number(default=1e-30, within="[0, inf)")
     decay_rate_fn: Callable = static(default=decay_that_grows)
+    factored_dims: str = static(default="largest", one_of=PAIRS, kw_only=True)
 
     def init(self, params):
         def leaf(p):
             square = leafwise.zeros(p, real=True)
             if (dims := self._dims(jnp.shape(p))) is None:
                 return None, None, square
-            rows, cols = dims
-            left = lambda gone: zeros_of_axes(square, [(i,) for i in range(square.ndim) if i != gone])
-            return left(cols), left(rows), None
+            return *zero_means(square, dims), None
 
         v_row, v_col, v = leafwise.unzip_map(leaf, params, outputs=3)
         return FactoredState(start(), v_row, v_col, v)
@@ -88,27 +87,14 @@ class scale_by_factored_rms(GradientTransformation):
             if (dims := self._dims(g.shape)) is None:
                 v = ema(v, abs_sq(g) + epsilon, decay)
                 return g / root(v), None, None, v
-            rows, cols = dims
-            (g_again,) = again(g)
-            over_cols, over_rows = yield from summed((abs_sq(g), cols), (abs_sq(g_again), rows))
-            v_row = ema(v_row, over_cols / g.shape[cols] + epsilon, decay)
-            v_col = ema(v_col, over_rows / g.shape[rows] + epsilon, decay)
-            row, col = jnp.expand_dims(v_row, cols), jnp.expand_dims(v_col, rows)
-            # mean(row) = mean(col): of the one that is whole on every device, if one is
-            means, axis = (col, cols) if crosses_devices(row, rows) else (row, rows)
-            (total,) = yield from summed((means, axis))
-            mean = jnp.expand_dims(total / means.shape[axis], axis)
-            return g * (1 / root(row)) * (root(mean) / root(col)), v_row, v_col, None
+            u, v_row, v_col = yield from over_factored_root(g, v_row, v_col, dims, decay, epsilon)
+            return u, v_row, v_col, None
 
         updates, *moments = leafwise.unzip_map(leaf, updates, state.v_row, state.v_col, state.v, outputs=4)
         return updates, FactoredState(tick(state.count), *moments)
 
-    def _dims(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
-        """The dimensions that are rows and columns: the second largest, and the largest."""
-        if not self.factored or len(shape) < 2:
-            return None
-        *_, rows, cols = sorted(range(len(shape)), key=lambda i: shape[i])
-        return (rows, cols) if shape[rows] >= self.min_dim_size_to_factor else None
+    def _dims(self, shape: tuple[int, ...]) -> Dims | None:
+        return factored_dims(shape, self.min_dim_size_to_factor, self.factored_dims) if self.factored else None
 
 
 def adafactor(
@@ -124,6 +110,8 @@ def adafactor(
     eps: Hyperparameter = 1e-30,
     factored: bool = True,
     weight_decay_mask: Any = None,
+    *,
+    factored_dims: str = "largest",
 ) -> GradientTransformation:
     """Adafactor: steps of about the learning rate, relative to the parameter, with almost no state.
 
@@ -133,7 +121,7 @@ def adafactor(
     Args:
       learning_rate: relative to each leaf's root mean square; None means 1. The paper's relative step is the
         schedule min(0.01, 1 / sqrt(t)).
-      min_dim_size_to_factor, decay_rate, eps, factored: as in `scale_by_factored_rms`.
+      min_dim_size_to_factor, decay_rate, eps, factored, factored_dims: as in `scale_by_factored_rms`.
       decay_offset: its `step_offset`.
       multiply_by_parameter_scale: False makes the learning rate absolute, in units of the parameters.
       clipping_threshold: bound on each leaf's rms before the learning rate; None or infinity for none.
@@ -146,7 +134,9 @@ def adafactor(
     Source: Shazeer, Stern, Adafactor, ICML 2018, Algorithms 4 and 5 (arXiv:1804.04235).
     """
     links: list = [
-        scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps),
+        scale_by_factored_rms(
+            factored, decay_rate, decay_offset, min_dim_size_to_factor, eps, factored_dims=factored_dims
+        ),
     ]
     if multiply_by_parameter_scale:
         links.append(scale_by_param_block_rms(clipping_threshold=clipping_threshold))

@@ -10,8 +10,9 @@ from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root, unbiased_mean
-from gradtx.transforms.decay import add_decayed_weights
+from gradtx.optimizers.nadam import scale_by_nadam
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.weight_decay import decoupled
 from gradtx.value import flag, number, state, storage_dtype
 
 
@@ -107,6 +108,9 @@ def adamw(
     *,
     nesterov: bool = False,
     bias_correction: bool = True,
+    decay_coupling: str = "rate",
+    peak_learning_rate: Hyperparameter | None = None,
+    cautious_decay: bool = False,
 ) -> GradientTransformation:
     """Adam whose weight decay bypasses the moments. Other arguments: `scale_by_adam`.
 
@@ -116,15 +120,18 @@ def adamw(
       learning_rate: in units of the parameters; each coordinate moves by about this much.
       weight_decay: fraction of p removed per update, before the learning rate multiplies it. Not negative.
       mask: which leaves decay; None, all. See `add_decayed_weights`.
+      decay_coupling: what multiplies the decay: "rate", the rate; "schedule", the rate over its peak, as in the paper;
+        "none", nothing; "squared", the rate squared over its peak, which is AdamC.
+      peak_learning_rate: the largest rate, where that is read and `learning_rate` is a schedule: `decay_weights`.
+      cautious_decay: only entries decay that the step does not make larger.
 
     Reads: params.
     Source: Loshchilov, Hutter, Decoupled weight decay regularization, ICLR 2019, Algorithm 2 (arXiv:1711.05101), with
-      its schedule multiplier and learning rate merged, as in PyTorch.
+      its schedule multiplier and learning rate merged, as in PyTorch. The others: `decay_weights`.
     """
     return chain(
         scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, bias_correction=bias_correction),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
+        decoupled(learning_rate, weight_decay, mask, decay_coupling, peak_learning_rate, cautious_decay),
     )
 
 
@@ -137,12 +144,20 @@ def nadam(
     mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = True,
+    momentum_decay: Hyperparameter | None = None,
 ) -> GradientTransformation:
-    """`adam` with `nesterov`.
+    """`adam` with `nesterov`, or `scale_by_nadam`.
 
-    Source: Dozat, Incorporating Nesterov momentum into Adam, ICLR workshop 2016, without its schedule of b1.
+    Args:
+      momentum_decay: None for the same b1 all the time; 0.004 for the paper's, which rises. See `scale_by_nadam`.
+
+    Source: Dozat, Incorporating Nesterov momentum into Adam, ICLR workshop 2016; by default without its schedule of b1.
     """
-    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    if momentum_decay is None:
+        return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    return chain(
+        _rising(nesterov, momentum_decay, b1, b2, eps, eps_root, mu_dtype), scale_by_learning_rate(learning_rate)
+    )
 
 
 def nadamw(
@@ -156,6 +171,19 @@ def nadamw(
     mask: Any = None,
     *,
     nesterov: bool = True,
+    momentum_decay: Hyperparameter | None = None,
 ) -> GradientTransformation:
-    """`adamw` with `nesterov`. Source: Dozat, 2016, as `nadam`, and Loshchilov, Hutter, 2019, as `adamw`."""
-    return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=nesterov)
+    """`adamw` with `nesterov`, or `nadam` with `momentum_decay` and `adamw`'s decay.
+
+    Source: Dozat, 2016, as `nadam`, and Loshchilov, Hutter, 2019, as `adamw`.
+    """
+    if momentum_decay is None:
+        return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=nesterov)
+    rising = _rising(nesterov, momentum_decay, b1, b2, eps, eps_root, mu_dtype)
+    return chain(rising, decoupled(learning_rate, weight_decay, mask))
+
+
+def _rising(nesterov: bool, momentum_decay: Hyperparameter, *moments: Any) -> GradientTransformation:
+    if not nesterov:
+        raise ValueError("`nadam`: momentum_decay is for the look ahead, got nesterov=False.")
+    return scale_by_nadam(*moments, momentum_decay=momentum_decay)

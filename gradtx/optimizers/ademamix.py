@@ -2,17 +2,19 @@
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
 from gradtx import leafwise
-from gradtx.clock import Hyperparameter, at, start, tick
+from gradtx.clock import Hyperparameter, arrays_at, as_float, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root
+from gradtx.schedules.schedule import POSITIVE_STEPS, Schedule, Steps, following
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
-from gradtx.value import number, state, storage_dtype
+from gradtx.value import number, state, storage_dtype, value
 
 
 @state
@@ -24,6 +26,57 @@ class ScaleByAdemamixState(NamedTuple):
     m1: Params  # fast running mean of g, stored as `mu_dtype`
     m2: Params  # slow running mean of g, stored as `mu_dtype`
     nu: Params  # running mean of |g|^2, real, float32 or wider
+
+
+@value
+class ademamix_alpha_schedule(Schedule):
+    """Lets AdEMAMix's alpha rise from 0 in a straight line.
+
+        alpha min(t / steps, 1),       t = count + 1, the number of the update
+
+    Args:
+      alpha: at the end. Not negative.
+      steps: until then, at least 1; the paper has the whole training.
+
+    Source: Pagliardini, Ablin, Grangier, The AdEMAMix optimizer, ICLR 2025, equation for alpha(t) (arXiv:2409.03137).
+    """
+
+    alpha: Hyperparameter = number(within="[0, inf)")
+    steps: Steps = number(integer=True, within=POSITIVE_STEPS)
+
+    def value_at(self, count):
+        (alpha,) = arrays_at(count, self.alpha)
+        return alpha * jnp.minimum(as_float(following(count)) / as_float(self.steps), 1)
+
+
+@value
+class ademamix_b3_schedule(Schedule):
+    """Lets AdEMAMix's b3 rise from b1, so that the half-life of its mean rises in a straight line.
+
+        exp(1 / ((1 - s) / log b1 + s / log b3)),      s = min(t / steps, 1),  t = count + 1, the number of the update
+
+    That is the paper's exp(log b1 log b3 / ((1 - s) log b3 + s log b1)), of which 0 has a value, too.
+
+    Args:
+      b3: at the end, in [0, 1).
+      b1: at the start, in [0, 1): the decay of the fast mean. Below b3.
+      steps: until the end, at least 1; the paper has the whole training.
+
+    Source: Pagliardini, Ablin, Grangier, The AdEMAMix optimizer, ICLR 2025, equation for b3(t), appendix A.1
+      (arXiv:2409.03137). The authors' PyTorch code adds 1e-8 to both decays until the end.
+    """
+
+    b3: Hyperparameter = number(within="[0, 1)")
+    b1: Hyperparameter = number(within="[0, 1)")
+    steps: Steps = number(integer=True, within=POSITIVE_STEPS)
+
+    def value_at(self, count):
+        b3, b1 = arrays_at(count, self.b3, self.b1)
+        share = jnp.minimum(as_float(following(count)) / as_float(self.steps), 1)
+        of = lambda b: jnp.where(b > 0, 1 / jnp.log(jnp.where(b > 0, b, 0.5)), 0)
+        inverse = (1 - share) * of(b1) + share * of(b3)
+        risen = jnp.where(inverse < 0, jnp.exp(1 / jnp.where(inverse < 0, inverse, -1)), 0)
+        return jnp.where(share < 1, risen, b3)
 
 
 @transformation
@@ -39,8 +92,8 @@ class scale_by_ademamix(GradientTransformation):
     Args:
       b1: decay of m1, in [0, 1).
       b2: decay of nu, in [0, 1).
-      b3: decay of m2, in [0, 1). The paper lets it rise from b1, as its half-life rises linearly.
-      alpha: weight of the slow mean, not negative. The paper lets it rise linearly from 0.
+      b3: decay of m2, in [0, 1). The paper lets it rise from b1: `ademamix_b3_schedule`.
+      alpha: weight of the slow mean, not negative. The paper lets it rise from 0: `ademamix_alpha_schedule`.
       eps: outside the root, in units of the gradient. Not negative.
       eps_root: inside the root, in squared units of the gradient. Not negative.
       mu_dtype: storage of m1 and m2; None means float32 or wider.
@@ -93,6 +146,8 @@ def ademamix(
     mu_dtype: DTypeLike | None = None,
     weight_decay: Hyperparameter = 0.0,
     mask: Any = None,
+    *,
+    warmup: Steps | None = None,
 ) -> GradientTransformation:
     """AdamW that also follows gradients of thousands of updates ago. Other arguments: `scale_by_ademamix`.
 
@@ -102,9 +157,13 @@ def ademamix(
       learning_rate: in units of the parameters; a coordinate moves by up to 1 + alpha times this.
       weight_decay: fraction of p removed per update, before the learning rate multiplies it. Not negative.
       mask: which leaves decay; None, all. See `add_decayed_weights`.
+      warmup: updates during which b3 rises from b1 and alpha from 0: the paper has the whole training. None: both are
+        what they are from the start. For two lengths, pass the two schedules as b3 and alpha.
 
     Reads: params.
     """
+    if warmup is not None:
+        b3, alpha = ademamix_b3_schedule(b3, b1, warmup), ademamix_alpha_schedule(alpha, warmup)
     return chain(
         scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype),
         add_decayed_weights(weight_decay, mask),

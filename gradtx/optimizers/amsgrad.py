@@ -1,6 +1,6 @@
 """AMSGrad (Reddi, Kale, Kumar, 2018): Adam whose second moment never falls."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -12,7 +12,7 @@ from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root
 from gradtx.transforms.scale import scale_by_learning_rate
-from gradtx.value import flag, number, state, storage_dtype
+from gradtx.value import flag, number, state, static, storage_dtype
 
 
 @state
@@ -36,7 +36,8 @@ class scale_by_amsgrad(GradientTransformation):
     Args:
       b1, b2, eps, eps_root, mu_dtype: as in `scale_by_adam`.
       bias_correction_mu: False leaves out the division by 1 - b1^t. The paper has neither correction.
-      bias_correction_nu: False leaves out the division by 1 - b2^t. PyTorch corrects after the maximum.
+      bias_correction_nu: False leaves out the division by 1 - b2^t. "after" corrects the largest nu, as PyTorch does,
+        n = max(n, nu) and sqrt(n / (1 - b2^t)), so that n of the first updates, of few gradients, does not stay.
 
     State: 12 bytes per float32 parameter. Reads: gradients only.
     Source: Reddi, Kale, Kumar, On the convergence of Adam and beyond, ICLR 2018, Algorithm 2 (arXiv:1904.09237).
@@ -48,7 +49,7 @@ class scale_by_amsgrad(GradientTransformation):
     eps_root: Hyperparameter = number(default=0.0, within="[0, inf)")
     mu_dtype: DTypeLike | None = storage_dtype(default=None)
     bias_correction_mu: bool = flag(default=True)
-    bias_correction_nu: bool = flag(default=True)
+    bias_correction_nu: bool | Literal["after"] = static(default=True, one_of=(True, False, "after"))
 
     def init(self, params):
         nu, nu_max = leafwise.zeros(params, real=True), leafwise.zeros(params, real=True)
@@ -59,11 +60,12 @@ class scale_by_amsgrad(GradientTransformation):
         count = tick(state.count)
         scale1 = 1 / ema_mass(b1, count) if self.bias_correction_mu else 1
         scale2 = 1 / ema_mass(b2, count) if self.bias_correction_nu else 1
+        before, after = (1, scale2) if self.bias_correction_nu == "after" else (scale2, 1)
 
         def leaf(g, mu, nu, nu_max):
             mu, nu = ema(mu, g, b1), ema(nu, abs_sq(g), b2)
-            nu_max = jnp.maximum(nu_max, nu * scale2)
-            return mu * scale1 / (root(nu_max + eps_root) + eps), mu, nu, nu_max
+            nu_max = jnp.maximum(nu_max, nu * before)
+            return mu * scale1 / (root(nu_max * after + eps_root) + eps), mu, nu, nu_max
 
         updates, *moments = leafwise.unzip_map(leaf, updates, state.mu, state.nu, state.nu_max, outputs=4)
         return updates, ScaleByAmsgradState(count, *moments)
@@ -77,7 +79,7 @@ def amsgrad(
     eps_root: Hyperparameter = 0.0,
     mu_dtype: DTypeLike | None = None,
     bias_correction_mu: bool = True,
-    bias_correction_nu: bool = True,
+    bias_correction_nu: bool | Literal["after"] = True,
 ) -> GradientTransformation:
     """AMSGrad: Adam whose rate per coordinate never rises. Other arguments: `scale_by_amsgrad`.
 

@@ -11,7 +11,7 @@ from gradtx.combine.record import record
 from gradtx.core import GradientTransformation, Params, require_params, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, length, root
 from gradtx.optimizers.prodigy import pair
-from gradtx.value import number, state
+from gradtx.value import flag, number, state
 
 
 @state
@@ -38,6 +38,8 @@ class scale_by_dadapt_adamw(GradientTransformation):
       estim_lr0: d at the start, in units of the parameters, positive: well below the distance to the solution. A
         schedule is read at 0.
       weight_decay: fraction of p removed per update, before d and the learning rate multiply it. Not negative.
+      growth_rate: d grows by at most this factor per update; at least 1. None, by any. 1.02 warms up.
+      bias_correction: False leaves sqrt(1 - b2^t) / (1 - b1^t) out of a.
     """
 
     learning_rate: Hyperparameter = number(default=1.0)
@@ -46,6 +48,8 @@ class scale_by_dadapt_adamw(GradientTransformation):
     eps: Hyperparameter = number(default=1e-8, within="[0, inf)")
     estim_lr0: Hyperparameter = number(default=1e-6, within="(0, inf)")
     weight_decay: Hyperparameter = number(default=0.0, within="[0, inf)")
+    growth_rate: Hyperparameter | None = number(default=None, within="[1, inf)", optional=True, kw_only=True)
+    bias_correction: bool = flag(default=True, kw_only=True)
 
     def init(self, params):
         (estim_lr0,) = at(start(), self.estim_lr0)
@@ -65,7 +69,7 @@ class scale_by_dadapt_adamw(GradientTransformation):
         count, d = tick(state.count), state.estim_lr
         b3 = length(b2)
         share = (1 - b2) / (1 + b3)  # 1 - b3, without the loss of digits
-        step = d * rate * (length(ema_mass(b2, count)) / ema_mass(b1, count))
+        step = d * rate * (length(ema_mass(b2, count)) / ema_mass(b1, count) if self.bias_correction else 1)
         record(extra, learning_rate=lambda: d * rate)
 
         summed = lambda g, s: b3 * s + share * (step * g)
@@ -76,6 +80,9 @@ class scale_by_dadapt_adamw(GradientTransformation):
         along, size = geometry.totals(2, entries, updates, state.grad_sum, state.exp_avg_sq)
         r = b3 * state.numerator_weighted + share * step * along
         new_d = jnp.maximum(d, geometry.ratio(r, share * size))
+        if self.growth_rate is not None:
+            (growth,) = at(state.count, self.growth_rate)
+            new_d = jnp.minimum(new_d, d * growth)
 
         def leaf(g, mu, nu, s, p):
             mu, nu, s = ema(mu, step * g, b1), ema(nu, abs_sq(g), b2), summed(g, s)
@@ -92,13 +99,16 @@ def dadapt_adamw(
     eps: Hyperparameter = 1e-8,
     estim_lr0: Hyperparameter = 1e-6,
     weight_decay: Hyperparameter = 0.0,
+    *,
+    growth_rate: Hyperparameter | None = None,
+    bias_correction: bool = True,
 ) -> GradientTransformation:
     """AdamW whose learning rate is an estimate, from below, of the largest coordinate's distance to the solution.
 
         a = d learning_rate sqrt(1 - b2^t) / (1 - b1^t),    b3 = sqrt(b2)
         r = b3 r + (1 - b3) a <g, s / (sqrt(nu) + eps)>     s, nu before this update; <.,.> is over all leaves
         mu = b1 mu + (1 - b1) a g,        nu = b2 nu + (1 - b2) |g|^2,        s = b3 s + (1 - b3) a g       from zero
-        d' = max(d, r / ((1 - b3) sum |s|))                 d where s is 0; the sum is over all leaves
+        d' = max(d, min(r / ((1 - b3) sum |s|), growth_rate d))         d where s is 0; the sum is over all leaves
         u = -(mu / (sqrt(nu) + eps) + weight_decay a p)
 
     d starts at `estim_lr0` and never falls. Use a schedule that decays, such as the cosine, with peak 1.
@@ -113,4 +123,5 @@ def dadapt_adamw(
       stays, instead of becoming NaN; of complex g, nu holds |g|^2.
     """
     b1, b2 = pair("dadapt_adamw", betas)
-    return scale_by_dadapt_adamw(learning_rate, b1, b2, eps, estim_lr0, weight_decay)
+    args = (learning_rate, b1, b2, eps, estim_lr0, weight_decay)
+    return scale_by_dadapt_adamw(*args, growth_rate=growth_rate, bias_correction=bias_correction)

@@ -11,6 +11,7 @@ from gradtx.combine.chain import chain
 from gradtx.combine.record import record
 from gradtx.core import GradientTransformation, Params, require_params, transformation
 from gradtx.moments import root
+from gradtx.recipe import Recipe
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.value import number, state, static
@@ -60,8 +61,8 @@ class scale_by_dog(GradientTransformation):
             object.__setattr__(self, name, x)
         self.__post_init__()
 
-    def __repr__(self) -> str:
-        return f"scale_by_dog(init_step={(self.tag, self.init_step)!r}, eps={self.eps!r})"
+    def recipe(self) -> Any:
+        return Recipe("scale_by_dog", (), {"init_step": (self.tag, self.init_step), "eps": self.eps})
 
     def init(self, params):
         (x,) = at(start(), self.init_step)

@@ -100,4 +100,4 @@ def dpsgd(
     Source: Abadi et al., Deep learning with differential privacy, 2016, Algorithm 1 (arXiv:1607.00133).
     """
     private = differentially_private_aggregate(l2_norm_clip, noise_multiplier, key, seed=seed)
-    return chain(private, sgd(learning_rate, momentum, nesterov and momentum is not None))
+    return chain(private, sgd(learning_rate, momentum, nesterov))

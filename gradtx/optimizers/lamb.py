@@ -1,6 +1,9 @@
 """LAMB (You et al., 2020): AdamW with every layer's step as long as its parameters, for large batches."""
 
+import math
 from typing import Any
+
+import jax.numpy as jnp
 
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, tick
@@ -32,11 +35,15 @@ class scale_by_lamb(GradientTransformation):
       b1, b2, eps, eps_root: as in `scale_by_adam`.
       weight_decay: per update, in units of r per unit of parameter. Not negative.
       mask: which leaves decay; see `add_decayed_weights`.
+      trust_ratio_mask: which leaves are scaled; of the others u = r. None: all.
+      max_ratio: bound of |p| / |r|, positive; infinity bounds nothing. 1 lets no leaf move faster than by `adamw`.
       axis: as in `clip_by_global_norm`.
 
     State: 8 bytes per float32 parameter, a `ScaleByAdamState`. Reads: params.
     Source: You et al., Large batch optimization for deep learning, ICLR 2020, Algorithm 2 (arXiv:1904.00962), phi being
       the identity. No clipping by the global norm first, which NVIDIA's version adds: chain `clip_by_global_norm(1.0)`.
+      It also leaves alone what does not decay (timm: without `always_adapt`), which is `trust_ratio_mask`; `max_ratio`
+      is timm's `trust_clip`.
     """
 
     b1: Hyperparameter = number(default=0.9, within="[0, 1)")
@@ -45,6 +52,8 @@ class scale_by_lamb(GradientTransformation):
     eps_root: Hyperparameter = number(default=0.0, within="[0, inf)")
     weight_decay: Hyperparameter = number(default=0.0, within="[0, inf)")
     mask: Any = static(default=None, convert=as_mask)
+    trust_ratio_mask: Any = static(default=None, convert=as_mask, kw_only=True)
+    max_ratio: Hyperparameter = number(default=math.inf, within="(0, inf]", kw_only=True)
     axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
     def init(self, params):
@@ -53,20 +62,24 @@ class scale_by_lamb(GradientTransformation):
     def update(self, updates, state, params=None, **extra):
         params = require_params(params, self)
         b1, b2, eps, eps_root, decay = at(state.count, self.b1, self.b2, self.eps, self.eps_root, self.weight_decay)
+        (most,) = at(state.count, self.max_ratio)
+        bounds_none = isinstance(most, float) and most == math.inf
         count = tick(state.count)
         scale1, scale2 = 1 / ema_mass(b1, count), 1 / ema_mass(b2, count)
 
-        def leaf(g, mu, nu, p, decays):
+        def leaf(g, mu, nu, p, decays, is_scaled):
             def direction(mu, nu, p):
                 r = mu * scale1 / (root(nu * scale2 + eps_root) + eps)
                 return decayed(r, p, decay) if decays else r
 
             mu, nu = ema(mu, g, b1), ema(nu, abs_sq(g), b2)
+            if not is_scaled:
+                return direction(mu, nu, p), mu, nu
             ratio = yield from trust_ratio(direction(*again(mu, nu, p)), p, axis=self.axis)
-            return direction(mu, nu, p) * ratio, mu, nu
+            return direction(mu, nu, p) * (ratio if bounds_none else jnp.minimum(ratio, most)), mu, nu
 
-        decays = chosen(self.mask, params, self.name)
-        updates, mu, nu = leafwise.unzip_map(leaf, updates, state.mu, state.nu, params, decays, outputs=3)
+        masks = (chosen(mask, params, self.name) for mask in (self.mask, self.trust_ratio_mask))
+        updates, mu, nu = leafwise.unzip_map(leaf, updates, state.mu, state.nu, params, *masks, outputs=3)
         return updates, ScaleByAdamState(count, mu, nu)
 
 
@@ -79,6 +92,8 @@ def lamb(
     weight_decay: Hyperparameter = 0.0,
     mask: Any = None,
     *,
+    trust_ratio_mask: Any = None,
+    max_ratio: Hyperparameter = math.inf,
     axis: Axis = None,
 ) -> GradientTransformation:
     """LAMB: AdamW's direction, scaled leaf by leaf to the parameter's norm. Other arguments: `scale_by_lamb`.
@@ -88,5 +103,6 @@ def lamb(
     Args:
       learning_rate: each leaf's step as a fraction of the leaf's norm.
     """
-    direction = scale_by_lamb(b1, b2, eps, eps_root, weight_decay, mask, axis=axis)
+    options = {"trust_ratio_mask": trust_ratio_mask, "max_ratio": max_ratio, "axis": axis}
+    direction = scale_by_lamb(b1, b2, eps, eps_root, weight_decay, mask, **options)
     return chain(direction, scale_by_learning_rate(learning_rate))

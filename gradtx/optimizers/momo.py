@@ -9,7 +9,7 @@ from gradtx import geometry, leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.record import record
 from gradtx.core import GradientTransformation, Params, require_params, transformation
-from gradtx.moments import abs_sq, ema
+from gradtx.moments import abs_sq, ema, ema_mass
 from gradtx.value import flag, number, state
 
 
@@ -31,7 +31,7 @@ class momo(GradientTransformation):
         mu = beta mu + (1 - beta) g,    f = beta f + (1 - beta) value,    c = beta c + (1 - beta) <g, p>
         a = 1 + learning_rate weight_decay
         tau = min(learning_rate, max(a (f - lb - c) + <mu, p>, 0) / |mu|^2)          0 where mu is 0
-        u = -tau mu - learning_rate weight_decay / a p
+        p + u = (p - tau mu) / a
 
     At the first update mu, f and c are g, value and <g, p>. Products and norms are over all leaves. These are whole
     descent steps.
@@ -46,14 +46,16 @@ class momo(GradientTransformation):
       weight_decay: per update, before the learning rate multiplies it; the loss's model knows of it. Not negative.
       adapt_lower_bound: estimate the bound: lb rises to what the model says is left, and is halved where it proves too
         high, never below lower_bound.
+      bias_correction: the averages start at zero, and with m = 1 - beta^t it is min(learning_rate / m, ...) and m lb.
 
     State: 4 bytes per float32 parameter and 16. Reads: params; `value=`, the loss whose gradients the updates are.
     Raises:
       ValueError: no value, or no params.
     Source: Schaipp et al., MoMo: momentum models for adaptive learning rates, ICML 2024, Algorithms 1 and 3
       (arXiv:2305.07583).
-    Differs from Optax: scalars are float32 or wider whatever the parameters are; tau is 0 where mu is 0, not wherever
-      |mu|^2 is below 2e-16.
+    Differs from Optax: the step is divided by a, too, as in the paper and its authors' code: p + u is where the model,
+      with its weight decay, is least, and tau is computed for that. Scalars are float32 or wider whatever the
+      parameters are; tau is 0 where mu is 0, not wherever |mu|^2 is below 2e-16.
     """
 
     learning_rate: Hyperparameter = number(default=1.0, within="[0, inf)")
@@ -61,6 +63,7 @@ class momo(GradientTransformation):
     lower_bound: Hyperparameter = number(default=0.0)
     weight_decay: Hyperparameter = number(default=0.0, within="[0, inf)")
     adapt_lower_bound: bool = flag(default=False)
+    bias_correction: bool = flag(default=False, kw_only=True)
 
     def init(self, params):
         (bound,) = at(start(), self.lower_bound)
@@ -70,7 +73,8 @@ class momo(GradientTransformation):
     def update(self, updates, state, params=None, *, value=None, **extra):
         params = require_params(params, self)
         beta, rate, decay, lowest = at(state.count, self.beta, self.learning_rate, self.weight_decay, self.lower_bound)
-        beta = jnp.where(state.count == 0, 0, beta)
+        mass = ema_mass(beta, tick(state.count)) if self.bias_correction else 1
+        beta = beta if self.bias_correction else jnp.where(state.count == 0, 0, beta)
         f = ema(state.barf, required_value(self, value, state.barf), beta)
 
         def entries(g, mu, p):
@@ -80,9 +84,10 @@ class momo(GradientTransformation):
         now, inner, square = geometry.totals(3, entries, updates, state.exp_avg, params)
         c = ema(state.gamma, now, beta)
         bounds = (state.lb, lowest) if self.adapt_lower_bound else (state.lb, None)
-        tau, lb = polyak_step(rate, rate * decay, 1, f - c, inner, square, *bounds)
-        record(extra, learning_rate=lambda: tau)
+        tau, lb = polyak_step(rate, rate * decay, mass, f - c, inner, square, *bounds)
         shrink = rate * decay / (1 + rate * decay)
+        tau = tau / (1 + rate * decay)
+        record(extra, learning_rate=lambda: tau * mass)
 
         def leaf(g, mu, p):
             mu = ema(mu, g, beta)

@@ -34,7 +34,7 @@ class momo_adam(GradientTransformation):
         f = b1 f + (1 - b1) value,    c = b1 c + (1 - b1) <g, p>
         d = sqrt(nu / (1 - b2^t)) + eps,    a = 1 + learning_rate weight_decay,    m = 1 - b1^t
         tau = min(learning_rate / m, max(a (f - m lb - c) + <mu, p>, 0) / <mu, mu / d>)         0 where mu is 0
-        u = -tau mu / d - learning_rate weight_decay / a p
+        p + u = (p - tau mu / d) / a             p (1 - learning_rate weight_decay) - tau mu / d   without divide
 
     Products are over all leaves. These are whole descent steps.
 
@@ -47,14 +47,15 @@ class momo_adam(GradientTransformation):
       b2: decay of nu, in [0, 1).
       eps: outside the root, in units of the gradient. Not negative.
       lower_bound, weight_decay, adapt_lower_bound: as in `momo`.
+      divide: False decays as AdamW does, which is near to it.
 
     State: 8 bytes per float32 parameter and 16. Reads: params; `value=`, the loss whose gradients the updates are.
     Raises:
       ValueError: no value, or no params.
     Source: Schaipp et al., MoMo: momentum models for adaptive learning rates, ICML 2024, Algorithms 2 and 3
       (arXiv:2305.07583).
-    Differs from Optax: scalars are float32 or wider whatever the parameters are; tau is 0 where mu is 0, not wherever
-      <mu, mu / d> is below 2e-16; of complex g, nu holds |g|^2.
+    Differs from Optax: the step is divided by a, too, as in `momo`; scalars are float32 or wider whatever the
+      parameters are; tau is 0 where mu is 0, not wherever <mu, mu / d> is below 2e-16; of complex g, nu holds |g|^2.
     """
 
     learning_rate: Hyperparameter = number(default=1e-2, within="[0, inf)")
@@ -64,6 +65,7 @@ class momo_adam(GradientTransformation):
     lower_bound: Hyperparameter = number(default=0.0)
     weight_decay: Hyperparameter = number(default=0.0, within="[0, inf)")
     adapt_lower_bound: bool = flag(default=False)
+    divide: bool = flag(default=True, kw_only=True)
 
     def init(self, params):
         (bound,) = at(start(), self.lower_bound)
@@ -90,8 +92,9 @@ class momo_adam(GradientTransformation):
         c = ema(state.gamma, now, b1)
         bounds = (state.lb, lowest) if self.adapt_lower_bound else (state.lb, None)
         tau, lb = polyak_step(rate, rate * decay, mass, f - c, inner, square, *bounds)
+        stretch = 1 + rate * decay if self.divide else 1
+        shrink, tau = rate * decay / stretch, tau / stretch
         record(extra, learning_rate=lambda: tau * mass)
-        shrink = rate * decay / (1 + rate * decay)
 
         def leaf(g, mu, nu, p):
             mu, nu, inverse = averaged(g, mu, nu)

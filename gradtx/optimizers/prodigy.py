@@ -27,6 +27,20 @@ class ProdigyState(NamedTuple):
     count: Array  # int32 scalar: updates made so far
 
 
+@state
+class ProdigyWithGrowthState(NamedTuple):
+    """State of `prodigy` with a `growth_rate`: that without, and what d grows to."""
+
+    exp_avg: Params
+    exp_avg_sq: Params
+    grad_sum: Params
+    params0: Params
+    estim_lr: Array
+    numerator_weighted: Array
+    count: Array
+    largest_estim_lr: Array  # the largest estimate so far, scalar, float32 or wider
+
+
 @transformation
 class scale_by_prodigy(GradientTransformation):
     """What `prodigy` returns: whole descent steps, with the rate in them. The formula is there.
@@ -43,6 +57,9 @@ class scale_by_prodigy(GradientTransformation):
       weight_decay: fraction of p removed per update, before d and the learning rate multiply it. Not negative.
       safeguard_warmup: leave the learning rate out of s, so that a warmup from 0 does not stop the estimate.
       weight_decay_mask: which leaves decay; None, all. See `add_decayed_weights`.
+      growth_rate: d grows by at most this factor per update, toward the largest estimate so far; at least 1. None, by
+        any. 1.02 warms up.
+      bias_correction: False leaves sqrt(1 - b2^t) / (1 - b1^t) out of a.
     """
 
     learning_rate: Hyperparameter = number(default=1.0)
@@ -55,10 +72,12 @@ class scale_by_prodigy(GradientTransformation):
     weight_decay: Hyperparameter = number(default=0.0, within="[0, inf)")
     safeguard_warmup: bool = flag(default=False)
     weight_decay_mask: Any = static(default=None, convert=as_mask)
+    growth_rate: Hyperparameter | None = number(default=None, within="[1, inf)", optional=True, kw_only=True)
+    bias_correction: bool = flag(default=True, kw_only=True)
 
     def init(self, params):
         (estim_lr0,) = at(start(), self.estim_lr0)
-        return ProdigyState(
+        first = ProdigyState(
             exp_avg=leafwise.zeros(params),
             exp_avg_sq=leafwise.zeros(params, real=True),
             grad_sum=leafwise.zeros(params),
@@ -67,6 +86,7 @@ class scale_by_prodigy(GradientTransformation):
             numerator_weighted=geometry.scalar(params, 0),
             count=start(),
         )
+        return first if self.growth_rate is None else ProdigyWithGrowthState(*first, geometry.scalar(params, estim_lr0))
 
     def update(self, updates, state, params=None, **extra):
         params = require_params(params, self)
@@ -74,7 +94,7 @@ class scale_by_prodigy(GradientTransformation):
         d0, coefficient, decay = at(state.count, self.estim_lr0, self.estim_lr_coef, self.weight_decay)
         (b3,) = (length(b2),) if self.beta3 is None else at(state.count, self.beta3)
         count, d = tick(state.count), state.estim_lr
-        step = d * rate * (length(ema_mass(b2, count)) / ema_mass(b1, count))
+        step = d * rate * (length(ema_mass(b2, count)) / ema_mass(b1, count) if self.bias_correction else 1)
         weight = d / d0 * (d if self.safeguard_warmup else step)
         record(extra, learning_rate=lambda: d * rate)
 
@@ -83,7 +103,13 @@ class scale_by_prodigy(GradientTransformation):
         travelled = geometry.total(geometry.sums(toward, updates, state.params0, params))
         size = geometry.total(geometry.sums(lambda g, s: jnp.abs(summed(g, s)), updates, state.grad_sum))
         r = b3 * state.numerator_weighted + d / d0 * step * travelled
-        new_d = jnp.maximum(d, coefficient * geometry.ratio(r, size))
+        estimate = coefficient * geometry.ratio(r, size)
+        new_d, largest = jnp.maximum(d, estimate), []
+        if self.growth_rate is not None:
+            (growth,) = at(state.count, self.growth_rate)
+            largest = [jnp.maximum(state.largest_estim_lr, estimate)]
+            # the first estimate above d0 is where it starts from
+            new_d = jnp.minimum(largest[0], jnp.where(d == d0, new_d, d) * growth)
 
         def leaf(g, mu, nu, s, p, decays):
             mu, nu = ema(mu, d * g, b1), ema(nu, abs_sq(d * g), b2)
@@ -93,7 +119,7 @@ class scale_by_prodigy(GradientTransformation):
         decays = chosen(self.weight_decay_mask, params, self.name)
         slots = state.exp_avg, state.exp_avg_sq, state.grad_sum
         updates, mu, nu, s = leafwise.unzip_map(leaf, updates, *slots, params, decays, outputs=4)
-        return updates, ProdigyState(mu, nu, s, state.params0, new_d, r, count)
+        return updates, type(state)(mu, nu, s, state.params0, new_d, r, count, *largest)
 
 
 def prodigy(
@@ -106,6 +132,9 @@ def prodigy(
     weight_decay: Hyperparameter = 0.0,
     safeguard_warmup: bool = False,
     weight_decay_mask: Any = None,
+    *,
+    growth_rate: Hyperparameter | None = None,
+    bias_correction: bool = True,
 ) -> GradientTransformation:
     """AdamW whose learning rate is an estimate, from below, of the distance from the first parameters to the solution.
 
@@ -114,6 +143,7 @@ def prodigy(
         r = beta3 r + a d / d0 <g, p0 - p>
         s = beta3 s + a d / d0 g                    d for a with safeguard_warmup
         d' = max(d, estim_lr_coef r / sum |s|)      d where s is 0;  <.,.> and the sum are over all leaves
+        d' = min(growth_rate d, the largest of all estimates)      with a growth_rate; d0 may jump to the first estimate
         u = -a (mu / (sqrt(nu) + d' eps) + weight_decay p)
 
     d starts at d0, `estim_lr0`, and never falls. Use a schedule that decays, such as the cosine, with peak 1.
@@ -129,7 +159,8 @@ def prodigy(
     """
     b1, b2 = pair("prodigy", betas)
     args = (learning_rate, b1, b2, beta3, eps, estim_lr0, estim_lr_coef, weight_decay)
-    return scale_by_prodigy(*args, safeguard_warmup, weight_decay_mask)
+    options = {"growth_rate": growth_rate, "bias_correction": bias_correction}
+    return scale_by_prodigy(*args, safeguard_warmup, weight_decay_mask, **options)
 
 
 def pair(owner: str, betas: Any) -> tuple[Any, Any]:

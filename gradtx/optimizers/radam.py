@@ -47,10 +47,7 @@ class scale_by_radam(GradientTransformation):
         b1, b2, eps, eps_root, threshold = at(state.count, self.b1, self.b2, self.eps, self.eps_root, self.threshold)
         count = tick(state.count)
         mean, scale2 = unbiased_mean(b1, count, self.nesterov), 1 / ema_mass(b2, count)
-        rho, rho_inf = average_length(b2, count), jnp.asarray(2 / (1 - b2) - 1)
-        trusted = rho >= threshold
-        safe_rho, rho_inf = jnp.where(trusted, rho, 5.0), jnp.where(trusted, rho_inf, 6.0)
-        r = jnp.sqrt((safe_rho - 4) / (rho_inf - 4) * ((safe_rho - 2) / (rho_inf - 2)) * (rho_inf / safe_rho))
+        trusted, r = rectification(b2, count, threshold)
 
         def leaf(g, mu, nu):
             mu, nu = ema(mu, g, b1), ema(nu, abs_sq(g), b2)
@@ -61,26 +58,33 @@ class scale_by_radam(GradientTransformation):
         return updates, ScaleByAdamState(count, mu, nu)
 
 
+def rectification(b2: Array, count: Array, threshold: Array | float) -> tuple[Array, Array]:
+    """Whether rho has reached the threshold, and RAdam's factor r, some number where it has not."""
+    rho, rho_inf = average_length(b2, count), jnp.asarray(2 / (1 - b2) - 1)
+    trusted = rho >= threshold
+    safe_rho, rho_inf = jnp.where(trusted, rho, 5.0), jnp.where(trusted, rho_inf, 6.0)
+    return trusted, jnp.sqrt((safe_rho - 4) / (rho_inf - 4) * ((safe_rho - 2) / (rho_inf - 2)) * (rho_inf / safe_rho))
+
+
 def average_length(decay: Array, count: Array) -> Array:
     """RAdam's rho: the length of the simple average with the same centre as an exponential average of `count` values.
 
         rho = 2 / (1 - decay) - 1 - 2 count decay^count / (1 - decay^count)
 
     As written it is a difference of numbers near 2000 that should give 6: in float32 too coarse. With
-    x = -log(decay) and y = count x it is  [2 / (1 - decay) - 1 - 2 / x] + count - (2 / x) (y / (e^y - 1) - 1 + y / 2),
-    whose brackets have power series without the cancellation.
+    x = -log(decay) and y = count x it is  [2 / (1 - decay) - 1 - 2 / x] + (2 / x) [1 - y / (e^y - 1)], whose brackets
+    have power series without the cancellation; the second's begins with y / 2, which makes count.
     """
     decay, count = jnp.asarray(decay), as_float(count)
     gap = 1 - decay
-    x = -jnp.log(jnp.maximum(decay, jnp.finfo(decay.dtype).tiny))
+    x = -jnp.log(jnp.maximum(decay, float(jnp.finfo(decay.dtype).tiny)))
     y = count * x
     offset_series = gap * (1 / 6 + gap * (1 / 12 + gap * (19 / 360 + gap * (3 / 80 + gap * (863 / 30240)))))
     offset = jnp.where(gap < 1e-2, offset_series, 2 / gap - 1 - 2 / x)
-    z = y * y
-    bend_series = z * (1 / 12 - z * (1 / 720 - z * (1 / 30240 - z * (1 / 1209600 - z / 47900160))))
+    z = jnp.minimum(y, 0.3) ** 2  # where the series is not meant it overflows
+    bend = z * (1 / 12 - z * (1 / 720 - z * (1 / 30240 - z * (1 / 1209600 - z / 47900160))))
     far = jnp.maximum(y, 0.3)
-    bend = jnp.where(y < 0.3, bend_series, far * jnp.exp(-far) / -jnp.expm1(-far) - 1 + far / 2)
-    return offset + count - 2 / x * bend
+    return offset + jnp.where(y < 0.3, count - 2 / x * bend, 2 / x * (1 - far * jnp.exp(-far) / -jnp.expm1(-far)))
 
 
 def radam(

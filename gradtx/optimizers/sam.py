@@ -45,6 +45,9 @@ class sam(GradientTransformation):
 
         sam(sgd(0.1), chain(normalize(), sgd(rho)))
 
+    With `normalize_adaptive` in the place of `normalize` it is `asam`; with `minus_surrogate_gap` before `optimizer`,
+    `gsam`.
+
     With `opaque_mode` one update does all that: it is called as
 
         updates, state = tx.update(grads, state, params, grad_fn=jax.grad(loss))
@@ -127,6 +130,7 @@ class sam(GradientTransformation):
             grads = leafwise.choose(lambda _, g: g, updates, slope(there, i))
             if self.batch_axis_name is not None:
                 grads = jax.lax.pmean(grads, self.batch_axis_name)
+        extra = extra | {"grad_at_home": updates}
         outgoing, opt_state = self.optimizer.bare_update(grads, state.opt_state, params, **extra)
         kept = state.adv_state if self.reset_state else adv_state  # what is reset anyway keeps its sharding so
         return outgoing, SAMState(state.steps_since_sync, opt_state, kept, None)

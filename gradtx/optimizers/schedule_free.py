@@ -8,15 +8,19 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from gradtx import geometry, leafwise
-from gradtx.clock import Hyperparameter, at, tick, time
-from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, Params, State, as_transformation, require_params, transformation
-from gradtx.optimizers.rmsprop import scale_by_rms
-from gradtx.optimizers.sgd import sgd
+from gradtx.clock import Hyperparameter, arrays_at, as_float, at, tick, time
+from gradtx.core import (
+    GradientTransformation,
+    Params,
+    State,
+    Updates,
+    as_transformation,
+    require_params,
+    transformation,
+)
 from gradtx.schedules.polynomial import warmup_constant_schedule
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scale import scale_by_learning_rate
-from gradtx.value import number, part, state, storage_dtype
+from gradtx.schedules.schedule import Schedule, following
+from gradtx.value import flag, number, part, state, storage_dtype, value
 
 
 @state
@@ -31,17 +35,31 @@ class ScheduleFreeState(NamedTuple):
     z: Params  # the iterates, stored as `state_dtype`
 
 
+@state
+class ScheduleFreeWithMeanState(NamedTuple):
+    """State of `schedule_free_with_mean`: that of `schedule_free`, and x."""
+
+    b1: Array
+    weight_sum: Array
+    step_count: Array
+    max_lr: Array
+    base_optimizer_state: State
+    z: Params
+    x: Params  # the weighted mean of the iterates, stored as `state_dtype`
+
+
 @transformation
 class schedule_free(GradientTransformation):
     """Takes gradients between another transformation's iterates z and their weighted mean x, of which y is made.
 
         z' = z + step                             step: what `base_optimizer` returns, given gradients at y
-        w = (largest rate so far)^weight_lr_power,      c = w / sum of w so far           0 while the sum is 0
+        w = t^r (largest rate so far)^weight_lr_power,      c = w / sum of w so far       0 while the sum is 0
         x' = (1 - c) x + c z'
         y' = b1 x' + (1 - b1) z',   u = y' - y
 
-    The parameters are y. The model is to be evaluated, and kept in the end, with x, which is not stored: it is
-    (y - (1 - b1) z) / b1. `eval_params(tx, state, params)` gives it.
+    The parameters are y. The model is to be evaluated, and kept in the end, with x: `eval_params(tx, state, params)`
+    gives it. It is not stored, but (y - (1 - b1) z) / b1, in which roundings of y count 1 / b1 times. With parameters
+    in bfloat16, or b1 near 0, it is to be stored: `schedule_free_with_mean`.
 
     It is computed as u = c (z' - y) + (1 - c) (1 - b1) step, without x. Where b1 has grown since the last update, r
     times, as u = (1 - r (1 - c)) (z' - y) + (1 - c) (r - b1) step.
@@ -54,6 +72,8 @@ class schedule_free(GradientTransformation):
       b1: weight of x in y, in (0, 1]. 0.9; 0.95 and 0.98 for long runs. 1 takes gradients at the mean.
       weight_lr_power: how much less the steps of a warmup count. Not negative; 0 is the plain mean.
       state_dtype: storage of z; None means float32 or wider. z gains little steps, which are lost below that.
+      r: how much more the later steps count. Not negative; 0 is the plain mean.
+      at_z: the base is given z as the parameters, so that weight decay in it is of the iterates, not of y.
 
     State: 4 bytes per float32 parameter, 16, and the base's. Reads: params; what the base reads.
     Source: Defazio, Yang, Mehta, Mishchenko, Khaled, Cutkosky, The road less scheduled, NeurIPS 2024, equations 3-5 and
@@ -67,6 +87,8 @@ class schedule_free(GradientTransformation):
     b1: Hyperparameter = number(default=0.9, within="(0, 1]")
     weight_lr_power: Hyperparameter = number(default=2.0, within="[0, inf)")
     state_dtype: DTypeLike | None = storage_dtype(default=None)
+    r: Hyperparameter = number(default=0.0, within="[0, inf)", kw_only=True)
+    at_z: bool = flag(default=False, kw_only=True)
 
     def init(self, params):
         step_count = jnp.ones((), jnp.int32)
@@ -84,13 +106,20 @@ class schedule_free(GradientTransformation):
     def update(self, updates, state, params=None, **extra):
         params, now = require_params(params, self), state.step_count - 1
         (rate,) = at(state.step_count, self.learning_rate)
-        b1, power = at(now, self.b1, self.weight_lr_power)
+        b1, power, r = at(now, self.b1, self.weight_lr_power, self.r)
+        seen = state.z if self.at_z else params
         with time(now):
-            steps, inner = self.base_optimizer.bare_update(updates, state.base_optimizer_state, params, **extra)
+            steps, inner = self.base_optimizer.bare_update(updates, state.base_optimizer_state, seen, **extra)
         max_lr = jnp.maximum(state.max_lr, rate)
-        weight = max_lr**power
+        weight = max_lr**power * as_float(state.step_count) ** r
         weight_sum = state.weight_sum + weight
         c = geometry.ratio(weight, weight_sum)
+        outgoing, slots = self.between(b1, c, steps, state, params)
+        scalars = geometry.scalar(params, b1), weight_sum, tick(state.step_count), max_lr
+        return outgoing, type(state)(*scalars, inner, *slots)
+
+    def between(self, b1: Array, c: Array, steps: Updates, state: State, params: Params) -> tuple[Updates, list]:
+        """The updates of y, and z and what else is kept, from the iterates' steps."""
         grown = b1 / state.b1
         back, along = c + (1 - grown) * (1 - c), (grown - b1) * (1 - c)
 
@@ -98,12 +127,44 @@ class schedule_free(GradientTransformation):
             z = z + u
             return back * (z - y) + along * u, z
 
-        outgoing, z = leafwise.unzip_map(leaf, steps, state.z, params, outputs=2)
-        b1 = geometry.scalar(params, b1)
-        return outgoing, ScheduleFreeState(b1, weight_sum, tick(state.step_count), max_lr, inner, z)
+        outgoing, *slots = leafwise.unzip_map(leaf, steps, state.z, params, outputs=2)
+        return outgoing, slots
 
     def eval_params(self, state, params):
         return _mean(state, params)
+
+
+@transformation
+class schedule_free_with_mean(schedule_free):
+    """`schedule_free` that keeps x, and makes y of it: for parameters in bfloat16, and for b1 of 0.
+
+    y' = b1 x' + (1 - b1) z',   u = y' - y
+
+    So what y was rounded to is not carried on, and x is as exact as z.
+
+    Args:
+      base_optimizer, learning_rate, weight_lr_power, r, at_z: as in `schedule_free`.
+      b1: weight of x in y, in [0, 1]; 0 takes gradients at the iterates.
+      state_dtype: storage of z and x; None means float32 or wider.
+
+    State: 8 bytes per float32 parameter, 16, and the base's. Reads: params; what the base reads.
+    Source: as `schedule_free`; its authors' reference class keeps x, too.
+    """
+
+    b1: Hyperparameter = number(default=0.9, within="[0, 1]")
+
+    def init(self, params):
+        first = super().init(params)
+        return ScheduleFreeWithMeanState(*first, leafwise.cast_like(geometry.copied(params), first.z))
+
+    def between(self, b1, c, steps, state, params):
+        def leaf(u, z, x, y):
+            z = z + u
+            x = (1 - c) * x + c * z
+            return b1 * x + (1 - b1) * z - y, z, x
+
+        outgoing, *slots = leafwise.unzip_map(leaf, steps, state.z, state.x, params, outputs=3)
+        return outgoing, slots
 
 
 def schedule_free_eval_params(state: State, params: Params) -> Params:
@@ -118,7 +179,8 @@ def schedule_free_eval_params(state: State, params: Params) -> Params:
     Raises:
       ValueError: there is no such state in it.
     """
-    is_one = lambda x: getattr(x, "_fields", ()) == ScheduleFreeState._fields
+    kinds = ScheduleFreeState._fields, ScheduleFreeWithMeanState._fields
+    is_one = lambda x: getattr(x, "_fields", ()) in kinds
     found = [x for x in jax.tree.leaves(state, is_leaf=is_one) if is_one(x)]
     if not found:
         raise ValueError(f"`schedule_free_eval_params`: the state, a {type(state).__name__}, has no ScheduleFreeState.")
@@ -130,6 +192,10 @@ def schedule_free_eval_params(state: State, params: Params) -> Params:
 def _mean(state: Any, params: Params) -> Params:
     """x where the state has a z, the parameters elsewhere; in their dtypes."""
 
+    if hasattr(state, "x"):
+        keep = lambda y, x: y if x is None or not leafwise.is_float(y) else x.astype(jnp.result_type(y))
+        return leafwise.map(keep, params, state.x)
+
     def leaf(y, z):
         if z is None or not leafwise.is_float(y):
             return y
@@ -140,61 +206,21 @@ def _mean(state: Any, params: Params) -> Params:
         return leafwise.map(leaf, params, state.z)
 
 
-def schedule_free_sgd(
-    learning_rate: Hyperparameter = 1.0,
-    warmup_steps: int | None = None,
-    b1: Hyperparameter = 0.9,
-    weight_decay: Hyperparameter | None = None,
-    weight_lr_power: Hyperparameter = 2.0,
-    state_dtype: DTypeLike | None = None,
-    *,
-    mask: Any = None,
-) -> GradientTransformation:
-    """`schedule_free` of gradient descent: z <- z - learning_rate (g + weight_decay y). Others: `schedule_free`.
+@value
+class one_ahead(Schedule):
+    """Another schedule, read a step ahead: for a base's rate, to be the one that the weights read.
 
     Args:
-      learning_rate: in units of the parameters per unit of gradient; larger than with a schedule.
-      warmup_steps: during which the rate rises from 0 in a straight line; None or 0 for none.
-      weight_decay: not negative; None for none.
-      mask: which leaves decay; see `add_decayed_weights`.
+      schedule: a number, or a function of the count.
     """
-    rate = _warmed_up(learning_rate, warmup_steps)
-    links = [] if weight_decay is None else [add_decayed_weights(weight_decay, mask)]
-    return schedule_free(chain(*links, sgd(rate)), rate, b1, weight_lr_power, state_dtype)
+
+    schedule: Hyperparameter = number()
+
+    def value_at(self, count):
+        (x,) = arrays_at(following(count), self.schedule)
+        return x
 
 
-def schedule_free_adamw(
-    learning_rate: Hyperparameter = 0.0025,
-    warmup_steps: int | None = None,
-    b1: Hyperparameter = 0.9,
-    b2: Hyperparameter = 0.999,
-    eps: Hyperparameter = 1e-8,
-    weight_decay: Hyperparameter = 0.0,
-    weight_lr_power: Hyperparameter = 2.0,
-    state_dtype: DTypeLike | None = None,
-    *,
-    mask: Any = None,
-) -> GradientTransformation:
-    """`schedule_free` of AdamW without its first moment: z <- z - learning_rate (g / (sqrt(v) + eps) + weight_decay y).
-
-    Other arguments: `schedule_free`, as b1; those of v: `scale_by_rms`.
-
-    State: 8 bytes per float32 parameter, and 20. Reads: params.
-
-    Args:
-      learning_rate: in units of the parameters; 1 to 10 times that of AdamW with a schedule.
-      warmup_steps: during which the rate rises from 0 in a straight line; None or 0 for none.
-      weight_decay: fraction of y removed per update, before the learning rate multiplies it. Not negative.
-      mask: which leaves decay; see `add_decayed_weights`.
-    """
-    rate = _warmed_up(learning_rate, warmup_steps)
-    base = chain(
-        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(rate),
-    )
-    return schedule_free(base, rate, b1, weight_lr_power, state_dtype)
-
-
-def _warmed_up(rate: Hyperparameter, steps: int | None) -> Hyperparameter:
+def warmed_up(rate: Hyperparameter, steps: int | None) -> Hyperparameter:
+    """The rate after a rise from 0 in a straight line, where there are steps for it."""
     return rate if steps is None else warmup_constant_schedule(0, rate, steps)

@@ -1,12 +1,8 @@
 """One cycle: from a base up to the peak, and down to far below the base (Smith & Topin, 2018)."""
 
-from typing import Any
-
-import jax.numpy as jnp
-
-from gradtx.clock import Hyperparameter, arrays_at, as_float
+from gradtx.clock import Hyperparameter, arrays_at
 from gradtx.schedules.schedule import POSITIVE_STEPS, Schedule, Steps
-from gradtx.schedules.transition import half_cosine, through
+from gradtx.schedules.transition import half_cosine, share, through
 from gradtx.value import number, value
 
 
@@ -52,7 +48,7 @@ class linear_onecycle_schedule(Schedule):
         peak, div, final_div = arrays_at(count, self.peak_value, self.div_factor, self.final_div_factor)
         start, final = arrays_at(count, self.pct_start, self.pct_final)
         steps, base = self.transition_steps, peak / div
-        points = [(_share(steps, start), peak), (_share(steps, final), base), (steps, base / final_div)]
+        points = [(share(steps, start), peak), (share(steps, final), base), (steps, base / final_div)]
         return through(count, base, points)
 
 
@@ -87,11 +83,5 @@ class cosine_onecycle_schedule(Schedule):
         peak, div, final_div = arrays_at(count, self.peak_value, self.div_factor, self.final_div_factor)
         (start,) = arrays_at(count, self.pct_start)
         base = peak / div
-        points = [(_share(self.transition_steps, start), peak), (self.transition_steps, base / final_div)]
+        points = [(share(self.transition_steps, start), peak), (self.transition_steps, base / final_div)]
         return through(count, base, points, half_cosine)
-
-
-def _share(steps: Steps, fraction: Any) -> Any:
-    """The whole steps in a fraction of `steps`. A millionth more, or 0.29 of 100 would be 28 by a rounding error."""
-    steps = jnp.asarray(steps)
-    return jnp.minimum(jnp.floor(fraction * as_float(steps) * (1 + 1e-6)).astype(steps.dtype), steps)

@@ -38,6 +38,9 @@ class polynomial_schedule(Schedule):
         end_value + (init_value - end_value) (1 - f)^power,
         f = min(max(t - transition_begin, 0) / transition_steps, 1)
 
+    The power cooldown of modded-nanogpt's records, min(eta, c (T - t)^1.2), is
+    `polynomial_schedule(eta, 0.0, 1.2, D, transition_begin=T - D)`, whose c is eta / D^1.2.
+
     Args:
       init_value: the value until `transition_begin`.
       end_value: the value from `transition_begin + transition_steps` on.

@@ -51,6 +51,13 @@ def _signed(count: ArrayLike) -> Array:
     return jnp.minimum(count, min(int(widest.max), int(jnp.iinfo(count.dtype).max))).astype(widest.dtype)
 
 
+def following(count: Array) -> Array:
+    """The count after; the largest stays."""
+    if not jnp.issubdtype(count.dtype, jnp.integer):
+        return count + 1
+    return jnp.minimum(count, jnp.iinfo(count.dtype).max - 1) + 1
+
+
 @value
 class constant_schedule(Schedule):
     """Returns the same number at every count.

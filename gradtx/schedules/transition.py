@@ -1,6 +1,8 @@
 """Going from one number to another: the arithmetic of every schedule that has an end."""
 
+import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -33,6 +35,27 @@ def between(start: Array, end: Array, left: Array) -> Array:
 def half_cosine(left: Array) -> Array:
     """(1 + cos(pi f)) / 2, where f = 1 - left is what is done; as a squared sine, which is exact at both ends."""
     return jnp.sin(jnp.pi / 2 * left) ** 2
+
+
+def exponential(left: Array) -> Array:
+    """(e^left - 1) / (e - 1): an exponential decay that arrives."""
+    return jnp.where(left < 1, jnp.expm1(left) / math.expm1(1), 1.0)
+
+
+# What is left of a cooldown, by its name in papers, from what is left of its time, x = 1 - left being done.
+COOLDOWNS = {
+    "1-sqrt": lambda left: left / (1 + jnp.sqrt(1 - left)),  # 1 - sqrt(x), exact to the end
+    "linear": lambda left: left,
+    "cosine": half_cosine,
+    "square": lambda left: left * (2 - left),  # 1 - x^2
+    "exponential": exponential,
+}
+
+
+def share(steps: Steps, fraction: Any) -> Any:
+    """The whole steps in a fraction of `steps`. A millionth more, or 0.29 of 100 would be 28 by a rounding error."""
+    steps = jnp.asarray(steps)
+    return jnp.minimum(jnp.floor(fraction * as_float(steps) * (1 + 1e-6)).astype(steps.dtype), steps)
 
 
 def through(

@@ -14,6 +14,7 @@ from gradtx.clock import now
 from gradtx.core import GradientTransformation, as_transformation, transformation
 from gradtx.partial import FUNCTIONS
 from gradtx.placement import axes_of, spec_of
+from gradtx.recipe import Recipe
 from gradtx.sharding.derive import derived
 from gradtx.sharding.layout import Layout, layout, shapes_of
 from gradtx.value import part, static
@@ -105,8 +106,8 @@ class OnMesh(GradientTransformation):
     def eval_params(self, state, params):
         return self.tx.eval_params(state, params)
 
-    def __repr__(self) -> str:
-        return f"on_mesh({self.tx!r}, {self.layout.shardings()!r})"
+    def recipe(self) -> Any:
+        return Recipe("on_mesh", (self.tx, self.layout.shardings()))
 
     def _specs(self, tree: Any) -> Any:
         """A specification for each leaf: the parameter's of the same name and no fewer dimensions, else replicated."""

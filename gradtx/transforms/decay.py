@@ -9,7 +9,8 @@ from gradtx import leafwise
 from gradtx.clock import ClockState, Hyperparameter, at, tick
 from gradtx.combine.masking import as_mask, chosen
 from gradtx.core import EmptyState, GradientTransformation, require_params, transformation
-from gradtx.value import number, static
+from gradtx.geometry import agreement
+from gradtx.value import flag, number, static
 
 AddDecayedWeightsState = EmptyState  # Optax's name
 
@@ -21,7 +22,8 @@ class add_decayed_weights(GradientTransformation):
         u = g + weight_decay p
 
     Before an adaptive method it is L2 regularization, the gradient of weight_decay |p|^2 / 2; between an adaptive
-    method and the learning rate it is decoupled decay, p <- p (1 - learning_rate weight_decay) - ..., as in AdamW.
+    method and the learning rate it is decoupled decay, p <- p (1 - learning_rate weight_decay) - ..., as in AdamW. What
+    another function of the rate multiplies stands after it: `decay_weights`.
 
     Args:
       weight_decay: not negative; per update, in units of updates per unit of parameter.
@@ -29,22 +31,28 @@ class add_decayed_weights(GradientTransformation):
         parameters' shapes (`jax.ShapeDtypeStruct`s) to such a tree, such as
         `lambda params: jax.tree.map(lambda p: p.ndim > 1, params)` for matrices only; or one or more regular
         expressions searched in a leaf's path ("encoder/0/kernel"), such as "kernel$". None: all leaves.
+      cautious: only entries decay where g p >= 0, which the updates, turned around, do not make larger.
 
     State: the time. Reads: params.
     Raises:
       ValueError: no params; a pattern that matches no leaf; a mask that lacks a leaf.
+    Source: cautious: Chen et al., Cautious weight decay, 2025 (arXiv:2510.12402). Of complex entries, it is the scalar
+      product.
     Complex parameters: their conjugate is added, since updates are still gradients here (`scale_by_learning_rate`).
     """
 
     weight_decay: Hyperparameter = number(default=0.0, within="[0, inf)")
     mask: Any = static(default=None, convert=as_mask)
+    cautious: bool = flag(default=False, kw_only=True)
 
     def update(self, updates, state, params=None, **extra):
         params = require_params(params, self)
         (decay,) = at(state.count, self.weight_decay)
 
         def leaf(g, p, decays):
-            return decayed(g, p, decay) if decays else g
+            if not decays:
+                return g
+            return decayed(g, p, jnp.where(agreement(g, p) >= 0, decay, 0) if self.cautious else decay)
 
         updates = leafwise.map(leaf, updates, params, chosen(self.mask, params, self.name))
         return updates, ClockState(tick(state.count))

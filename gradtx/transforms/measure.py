@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 
 from gradtx.combine.measure import nothing
 from gradtx.core import GradientTransformation, Updates, transformation
+from gradtx.recipe import Recipe
 from gradtx.transforms.momentum import ema
 from gradtx.value import part, static
 
@@ -29,10 +30,9 @@ class Averaged(GradientTransformation):
     def _floats(self, updates: Updates) -> Any:
         return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), self.measure(updates))
 
-    def __repr__(self) -> str:
+    def recipe(self) -> Any:
         average = self.average
-        rest = f"{average.decay!r}, {average.debias!r}, {average.accumulator_dtype!r}"
-        return f"measure_with_ema({self.measure!r}, {rest})"
+        return Recipe("measure_with_ema", (self.measure, average.decay, average.debias, average.accumulator_dtype))
 
 
 def measure_with_ema(

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 from jax import Array
 from jax.typing import DTypeLike
 
@@ -107,6 +108,6 @@ class ema(GradientTransformation):
 
 def as_momentum(owner: str, momentum: Any) -> GradientTransformation:
     """A transformation as it is; of a decay b, Nesterov's form of the average with that decay, with its bias."""
-    if isinstance(momentum, tuple) or hasattr(momentum, "update"):
+    if isinstance(momentum, tuple) or (hasattr(momentum, "update") and not isinstance(momentum, jax.Array)):
         return as_transformation(owner, "momentum", momentum)
     return ema(momentum, debias=False, nesterov=True)

@@ -7,7 +7,7 @@ import pytest
 
 import gradtx
 from benchmarks import traffic, trees
-from benchmarks.recipes import RECIPES, build, step_of
+from benchmarks.recipes import MEASURED, build, step_of
 
 AROUND_ADAMW = {"monitor": (68, 8), "apply_if_finite": (58, 4)}  # as their docstrings say
 SLACK = 0.5  # for what does not grow with the parameters: counts, rows and columns, norms
@@ -22,10 +22,10 @@ def check(recipe, limits, bytes_accessed, temporary):
         assert now <= before + SLACK, f"{recipe}: {what} per parameter were {before} and are {now:.2f}"
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", MEASURED)
 def test_traffic_does_not_grow(recipe, one_device):
     cost = traffic.measure(gradtx, recipe, SHAPES, traces=1)
-    check(recipe, RECIPES[recipe].moves, cost.bytes_accessed, cost.temporary)
+    check(recipe, MEASURED[recipe].moves, cost.bytes_accessed, cost.temporary)
 
 
 @pytest.mark.parametrize("wrapper", AROUND_ADAMW)
@@ -45,4 +45,4 @@ def test_hyperparameters_as_arguments_of_the_step_cost_no_traffic(recipe, one_de
 
     state = jax.eval_shape(tx.init, SHAPES)
     compiled = jax.jit(step, donate_argnums=(1, 2)).lower(tx, SHAPES, state, SHAPES).compile()
-    check(recipe, RECIPES[recipe].moves, *traffic.memory_cost(compiled, trees.size(SHAPES)))
+    check(recipe, MEASURED[recipe].moves, *traffic.memory_cost(compiled, trees.size(SHAPES)))

@@ -49,3 +49,11 @@ def test_schedules_and_foreign_pairs_have_their_place():
     tx = gradtx.graft(foreign, gradtx.scale_by_sign())
     g = jnp.array([3.0, -4.0])
     np.testing.assert_allclose(tx.update(g, tx.init(g))[0], [5 / 2**0.5, -5 / 2**0.5], rtol=1e-6)
+
+
+def test_a_monitor_sees_the_rate_of_the_length():
+    tx = gradtx.monitor(gradtx.graft(gradtx.sgd(0.25), gradtx.chain(gradtx.clip(1.0), gradtx.adam(1e-3))))
+    g = jnp.array([3.0, -4.0])
+    _, state = tx.update(g, tx.init(g))
+    seen = gradtx.metrics(state)
+    assert seen["learning_rate"] == 0.25 and seen["clipped_fraction"] == 1

@@ -46,6 +46,26 @@ def test_the_slow_parameters_follow_the_papers_formula():
     assert gradtx.eval_params(tx, state, params) is params.slow
 
 
+def test_the_momentum_may_be_pulled_back_too():
+    """m = m_slow + alpha (m - m_slow) at a step back, with m_slow what it became at the last one; counts go on."""
+    fast = slow = {k: np.asarray(p, np.float64) for k, p in P.items()}
+    m = m_slow = {k: np.zeros_like(p) for k, p in fast.items()}
+    for t in range(7):
+        m = {k: 0.9 * m[k] + p / 4 + np.cos(t + p) for k, p in fast.items()}
+        fast = {k: p - 0.1 * m[k] for k, p in fast.items()}
+        if t % 3 == 2:
+            fast = slow = {k: s + 0.25 * (fast[k] - s) for k, s in slow.items()}
+            m = m_slow = {k: s + 0.25 * (m[k] - s) for k, s in m_slow.items()}
+    tx = gradtx.lookahead(gradtx.sgd(0.1, 0.9), 3, 0.25, pullback_state=True)
+    params, state = run(gradtx, tx)
+    for k in P:
+        np.testing.assert_allclose(params.fast[k], fast[k], rtol=1e-5)  # seven steps in float32
+        np.testing.assert_allclose(state.fast_state["trace"].trace[k], m[k], rtol=1e-5)
+    assert state.fast_state["count"] == 7
+    with pytest.raises(ValueError, match="reset_state and pullback_state are two ways"):
+        gradtx.lookahead(gradtx.sgd(0.1), 3, 0.5, True, pullback_state=True)
+
+
 def test_random_keys_and_extra_arguments_pass():
     seen = []
     spy = gradtx.GradientTransformation(lambda p: (), lambda u, s, p=None, *, value: (seen.append(value), (u, s))[1])

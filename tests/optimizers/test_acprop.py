@@ -9,8 +9,15 @@ import gradtx
 from tests.oracle import both_precisions, check, leafwise
 
 
-def acprop(lr, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, decay=0.0):
-    """x = x - lr g_t / (sqrt(s_{t-1} / (1 - b2^(t-1))) + eps); the first step is lr g."""
+def acprop(
+    lr, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, decay=0.0, momentum_update=False, rectify=False, new_mean=False
+):
+    """x = x - lr g_t / (sqrt(s_{t-1} / (1 - b2^(t-1))) + eps); the first step is lr g.
+
+    As the authors' code has it: with new_mean, s is of the mean that has seen g, and the first step without eps;
+    rectified, the divisor's correction is that of t, and the step is along the mean while rho is below 5.
+    """
+    longest = 2 / (1 - b2) - 1
 
     @leafwise
     def rule(p):
@@ -18,10 +25,19 @@ def acprop(lr, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, decay=0.0):
 
         def step(g, p, t):
             nonlocal m, s
-            v = s / (1 - b2 ** (t - 1)) if t > 1 else np.ones(p.shape)
-            s = b2 * s + (1 - b2) * np.abs(g - m) ** 2 + eps_root
-            m = b1 * m + (1 - b1) * g
-            return -lr * (g / (np.sqrt(v) + eps) + decay * p)
+            v = s / (1 - b2 ** (t if rectify else t - 1)) if t > 1 else np.ones(p.shape)
+            divisor = np.sqrt(v) + (0 if new_mean and t == 1 else eps)
+            old, m = m, b1 * m + (1 - b1) * g
+            s = b2 * s + (1 - b2) * np.abs(g - (m if new_mean else old)) ** 2 + eps_root
+            m_hat = m / (1 - b1**t)
+            u = (m_hat if momentum_update else g) / divisor
+            if rectify:
+                rho = longest - 2 * t * b2**t / (1 - b2**t)
+                if t > 1 and rho >= 5:
+                    u = u * np.sqrt((rho - 4) * (rho - 2) * longest / ((longest - 4) * (longest - 2) * rho))
+                else:
+                    u = m_hat
+            return -lr * (u + decay * p)
 
         return step
 
@@ -37,6 +53,20 @@ def test_it_is_the_papers_formula(options, precision):
     # digits; 1e-4 leaves a hundred roundings of 1e-6
     tolerance = 1e-4 if precision == "float32" and options.get("b1") == 0 else None
     check(gradtx.acprop(0.05, **options), acprop(0.05, **options), precision, tolerance=tolerance)
+
+
+@both_precisions
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"new_mean": True, "eps": 0.1, "eps_root": 0.1},
+        {"momentum_update": True},
+        {"rectify": True},
+        {"rectify": True, "b2": 0.9, "new_mean": True, "momentum_update": True},
+    ],
+)
+def test_it_is_the_authors_code(options, precision):
+    check(gradtx.acprop(0.05, **options), acprop(0.05, **options), precision)
 
 
 def test_the_decay_bypasses_the_moments():

@@ -8,24 +8,33 @@ import gradtx
 from tests.oracle import both_precisions, check, leafwise
 
 
-def adabelief(lr, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, nesterov=False):
+def adabelief(lr, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, nesterov=False, rectify=False, amsgrad=False):
     """s = b2 s + (1 - b2) (g - m_t)^2 + eps_root, theta = theta - lr m^ / (sqrt(s^) + eps); m_t has seen g_t.
 
-    Algorithm 2 adds one eps to the stored s and another to the root; here each has its name.
+    Algorithm 2 adds one eps to the stored s and another to the root; here each has its name. The authors' code may
+    rectify, as RAdam does, and divide by the largest s.
     """
+    longest = 2 / (1 - b2) - 1
 
     @leafwise
     def rule(p):
-        m, s = np.zeros_like(p), np.zeros(p.shape)
+        m, s, most = np.zeros_like(p), np.zeros(p.shape), np.zeros(p.shape)
 
         def step(g, p, t):
-            nonlocal m, s
+            nonlocal m, s, most
             m = b1 * m + (1 - b1) * g
             s = b2 * s + (1 - b2) * abs(g - m) ** 2 + eps_root
             m_hat = m / (1 - b1**t)
             if nesterov:
                 m_hat = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
-            return -lr * m_hat / (np.sqrt(s / (1 - b2**t)) + eps)
+            most = np.maximum(most, s)
+            u = m_hat / (np.sqrt((most if amsgrad else s) / (1 - b2**t)) + eps)
+            if rectify:
+                rho = longest - 2 * t * b2**t / (1 - b2**t)
+                if rho < 5:
+                    return -lr * m_hat
+                u = u * np.sqrt((rho - 4) * (rho - 2) * longest / ((longest - 4) * (longest - 2) * rho))
+            return -lr * u
 
         return step
 
@@ -38,6 +47,9 @@ OPTIONS = [
     {"eps": 1e-2, "eps_root": 1e-3},
     {"eps_root": 0.0},
     {"nesterov": True},
+    {"rectify": True},
+    {"rectify": True, "b2": 0.9, "amsgrad": True},
+    {"amsgrad": True, "b2": 0.5, "eps_root": 1e-3},
 ]
 
 

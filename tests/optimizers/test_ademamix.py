@@ -1,5 +1,6 @@
 """ademamix: Pagliardini, Ablin, Grangier 2024, Algorithm 1 (arXiv 2409.03137)."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -42,6 +43,39 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS)
 def test_it_is_the_papers_formula(options, precision):
     check(gradtx.ademamix(0.1, **options), ademamix(0.1, **options), precision)
+
+
+def rising(b1, b3, alpha, steps):
+    """alpha(t) = min(t alpha / T, alpha); b3(t) = min(exp(ln b1 ln b3 / ((1 - t/T) ln b3 + t/T ln b1)), b3)."""
+    logs = np.log([b1, b3])
+
+    def b3_at(count):
+        s = min((count + 1) / steps, 1)
+        return min(np.exp(logs[0] * logs[1] / ((1 - s) * logs[1] + s * logs[0])), b3)
+
+    return {"b1": b1, "b3": b3_at, "alpha": lambda count: min((count + 1) * alpha / steps, alpha)}
+
+
+@both_precisions
+@pytest.mark.parametrize("steps", [1, 5, 1000])
+def test_its_warmup_is_the_papers_schedules(steps, precision):
+    check(gradtx.ademamix(0.1, warmup=steps), ademamix(0.1, **rising(0.9, 0.9999, 5.0, steps)), precision)
+    options = {"b1": 0.8, "b3": 0.99, "alpha": 2.0}
+    rule = ademamix(0.1, **rising(0.8, 0.99, 2.0, steps))
+    check(gradtx.ademamix(0.1, warmup=steps, **options), rule, precision)
+
+
+def test_the_half_life_rises_in_a_straight_line():
+    with jax.enable_x64(True):
+        b3 = gradtx.ademamix_b3_schedule(0.9999, 0.9, 100)(np.arange(100))
+    lives = np.log(0.5) / np.log(np.asarray(b3))
+    np.testing.assert_allclose(np.diff(lives), np.diff(lives)[0], rtol=1e-6)  # differences of numbers near 7000
+    np.testing.assert_allclose(lives[-1], np.log(0.5) / np.log(0.9999), rtol=1e-9)
+
+
+def test_without_a_fast_mean_b3_begins_at_zero():
+    assert gradtx.ademamix_b3_schedule(0.99, 0.0, 1000)(-1) == 0
+    np.testing.assert_allclose(gradtx.ademamix_b3_schedule(0.99, 0.0, 10)(4), 0.99**2, rtol=1e-6)  # half of the way
 
 
 def test_the_decay_bypasses_the_means():

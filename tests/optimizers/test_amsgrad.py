@@ -19,9 +19,10 @@ def amsgrad(lr, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, corrected_mu=True, cor
             nonlocal m, v, largest
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * abs(g) ** 2
-            largest = np.maximum(largest, v / (1 - b2**t) if corrected_nu else v)
+            largest = np.maximum(largest, v / (1 - b2**t) if corrected_nu is True else v)
             m_hat = m / (1 - b1**t) if corrected_mu else m
-            return -lr * m_hat / (np.sqrt(largest + eps_root) + eps)
+            divided = largest / (1 - b2**t) if corrected_nu == "after" else largest
+            return -lr * m_hat / (np.sqrt(divided + eps_root) + eps)
 
         return step
 
@@ -37,6 +38,7 @@ OPTIONS = [
     {"b2": 0.5, "corrected_mu": False, "corrected_nu": False},
     {"b2": 0.5, "corrected_mu": False},
     {"b2": 0.5, "corrected_nu": False},
+    {"b2": 0.5, "corrected_nu": "after"},
     {"corrected_mu": False, "corrected_nu": False},
 ]
 

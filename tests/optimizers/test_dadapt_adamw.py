@@ -9,7 +9,7 @@ import gradtx
 from tests.oracle import both_precisions, check
 
 
-def dadapt(rate=1.0, b1=0.9, b2=0.999, eps=1e-8, d0=1e-6, decay=0.0):
+def dadapt(rate=1.0, b1=0.9, b2=0.999, eps=1e-8, d0=1e-6, decay=0.0, growth=np.inf, corrects=True):
     """All leaves share d, so the rule holds the whole tree."""
     b3 = b2**0.5
 
@@ -19,14 +19,14 @@ def dadapt(rate=1.0, b1=0.9, b2=0.999, eps=1e-8, d0=1e-6, decay=0.0):
 
         def step(grads, params, t):
             nonlocal d, r
-            a = d * rate * np.sqrt(1 - b2**t) / (1 - b1**t)
+            a = d * rate * (np.sqrt(1 - b2**t) / (1 - b1**t) if corrects else 1)
             along = sum(np.sum((g.conj() * s[k] / (np.sqrt(nu[k]) + eps)).real) for k, g in grads.items())
             r = b3 * r + (1 - b3) * a * along
             for k, g in grads.items():
                 mu[k] = b1 * mu[k] + (1 - b1) * a * g
                 nu[k] = b2 * nu[k] + (1 - b2) * np.abs(g) ** 2
                 s[k] = b3 * s[k] + (1 - b3) * a * g
-            d = max(d, r / ((1 - b3) * sum(np.sum(np.abs(x)) for x in s.values())))
+            d = max(d, min(r / ((1 - b3) * sum(np.sum(np.abs(x)) for x in s.values())), d * growth))
             return {k: -(mu[k] / (np.sqrt(nu[k]) + eps) + decay * a * p) for k, p in params.items()}
 
         return step
@@ -45,6 +45,8 @@ LARGE = {"estim_lr0": 0.01}
         (LARGE, {"d0": 0.01}),
         (LARGE | {"betas": (0.5, 0.8)}, {"d0": 0.01, "b1": 0.5, "b2": 0.8}),
         (LARGE | {"betas": (0.0, 0.75), "eps": 0.1}, {"d0": 0.01, "b1": 0.0, "b2": 0.75, "eps": 0.1}),
+        (LARGE | {"growth_rate": 1.05, "betas": (0.5, 0.8)}, {"d0": 0.01, "growth": 1.05, "b1": 0.5, "b2": 0.8}),
+        (LARGE | {"bias_correction": False}, {"d0": 0.01, "corrects": False}),
         (LARGE | {"weight_decay": 0.5, "learning_rate": 0.25}, {"d0": 0.01, "decay": 0.5, "rate": 0.25}),
     ],
 )

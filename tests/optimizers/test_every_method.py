@@ -35,6 +35,15 @@ METHODS = {
     "adafactor": gradtx.adafactor,
     "adafactor factored": lambda rate: gradtx.adafactor(rate, min_dim_size_to_factor=2, momentum=0.9),
     "lion": gradtx.lion,
+    "laprop": gradtx.laprop,
+    "stable_adamw": gradtx.stable_adamw,
+    "mars": gradtx.mars,
+    "tiger": gradtx.tiger,
+    "nadam rising": lambda rate: gradtx.nadam(rate, momentum_decay=0.004),
+    "adamod": gradtx.adamod,
+    "adabound": gradtx.adabound,
+    "diffgrad": gradtx.diffgrad,
+    "adamp": gradtx.adamp,
 }
 
 every_method = pytest.mark.parametrize("name", METHODS)

@@ -9,48 +9,54 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import gradtx
 from gradtx.contrib import GaLoreDimensionNumbers
+from tests.optimizers.low_rank_oracle import low_rank, singular_vectors
 from tests.oracle import both_precisions, check, check_same
 
 SHAPES = {"tall": (7, 4), "wide": (3, 6), "square": (4, 4), "bias": (3,), "scale": ()}
 
 
-def galore(lr, rank, gap, scale=1.0, decay=0.0, b1=0.9, b2=0.999, eps=1e-8):
-    """Algorithm 1 with Adam, AdamW's decay, and P on the longer side; no projection of what is no matrix."""
-
-    def rule(params):
-        stored = {}
-
-        def step(grads, params, t):
-            updates = {}
-            for path, g in grads.items():
-                is_tall = g.ndim == 2 and g.shape[0] >= g.shape[1]
-                if g.ndim == 2 and (t - 1) % gap == 0:
-                    u, _, vh = np.linalg.svd(g, full_matrices=False)
-                    new = u[:, :rank] if is_tall else vh[:rank].T.conj()
-                    stored[path] = (new, *stored.get(path, (None, 0.0, 0.0))[1:])
-                p, mu, nu = stored.get(path, (None, 0.0, 0.0))
-                r = g if p is None else p.T.conj() @ g if is_tall else g @ p
-                mu, nu = b1 * mu + (1 - b1) * r, b2 * nu + (1 - b2) * abs(r) ** 2
-                stored[path] = p, mu, nu
-                n = mu / (1 - b1**t) / (np.sqrt(nu / (1 - b2**t)) + eps)
-                back = n if p is None else p @ n if is_tall else n @ p.T.conj()
-                updates[path] = -lr * ((1.0 if p is None else scale) * back + decay * params[path])
-            return updates
-
-        return step
-
-    return rule
+def galore(lr, rank, gap, scale=1.0, decay=0.0, side="longer"):
+    """Algorithm 1 with Adam and AdamW's decay; no projection of what is no matrix."""
+    combine = lambda g, r, n, back, axis, path: scale * back(n)
+    return lambda params: low_rank(lr, combine, singular_vectors(rank, gap), side, decay=decay)(params)
 
 
 # One projection: the signs of singular vectors, which no formula decides, are gone from P P^T.
 @both_precisions
 @pytest.mark.parametrize("rank", [1, 2, 128])
-@pytest.mark.parametrize("options", [{}, {"scale": 0.25, "decay": 0.1}])
+@pytest.mark.parametrize("options", [{}, {"scale": 0.25, "decay": 0.1, "side": "shorter"}])
 def test_the_base_optimizer_works_on_the_projected_gradient(rank, options, precision):
-    tx = gradtx.galore(0.02, rank, 100, options.get("scale", 1.0), weight_decay=options.get("decay", 0.0))
+    ours = {"weight_decay" if name == "decay" else name: x for name, x in options.items()}
+    tx = gradtx.galore(0.02, rank, 100, **ours)
     # float32: P is off by some roundings over the gap between singular values, about 1/10
     tolerance = 1e-4 if precision == "float32" else 1e-10
     check(tx, galore(0.02, rank, 100, **options), precision, shapes=SHAPES, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("side", ["rows", "columns", "both"])
+def test_the_projection_is_of_the_side_that_is_named(side):
+    # of both sides the first R is diagonal: the rounding beside it, 1e-16, is divided by Adam's eps, 1e-8
+    tolerance = 1e-7 if side == "both" else 1e-10
+    check(gradtx.galore(0.02, 2, side=side), galore(0.02, 2, 200, side=side), shapes=SHAPES, tolerance=tolerance)
+
+
+def test_both_sides_have_a_pair_of_projectors():
+    state = gradtx.scale_by_galore(2, side="both").init({"w": jnp.zeros((6, 4)), "b": jnp.zeros(3)})
+    assert jax.tree.map(jnp.shape, state.projector) == {"w": ((6, 2), (4, 2)), "b": None}
+    assert state.base_optimizer_state.mu["w"].shape == (2, 2)
+
+
+def test_a_random_projection_is_drawn_anew_and_not_stored():
+    tx = gradtx.scale_by_galore(2, 3, base_optimizer=gradtx.identity(), projection="random")
+    g = jnp.eye(5, 4)
+    state, seen = tx.init(g), []
+    for _ in range(6):
+        updates, state = tx.update(g, state)
+        seen.append(updates)
+        assert state.projector is None
+    same = [bool(jnp.array_equal(a, seen[0])) for a in seen]
+    assert same == [True] * 3 + [False] * 3
+    assert jnp.linalg.matrix_rank(seen[0]) == 2
 
 
 def test_a_new_projection_every_so_many_updates():

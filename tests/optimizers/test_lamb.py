@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import gradtx
-from tests.oracle import both_precisions, check, leafwise, norm
+from tests.oracle import both_precisions, check, check_same, leafwise, norm
 
 
-def lamb(lr, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, decay=0.0, decays=lambda p: True):
+def lamb(lr, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, decay=0.0, decays=lambda p: True, most=np.inf):
     """r = m^ / (sqrt(v^ + eps_root) + eps) + wd theta, theta -= lr |theta| / |r| r; ratio 1 where a norm is 0."""
 
     @leafwise
@@ -21,7 +21,7 @@ def lamb(lr, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, decay=0.0, decays=lambda 
             v = b2 * v + (1 - b2) * abs(g) ** 2
             r = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t) + eps_root) + eps)
             r = r + decay * p if decays(p) else r
-            ratio = norm(p) / norm(r) if norm(p) > 0 and norm(r) > 0 else 1.0
+            ratio = min(norm(p) / norm(r) if norm(p) > 0 and norm(r) > 0 else 1.0, most)
             return -lr * ratio * r
 
         return step
@@ -42,6 +42,17 @@ def test_adams_direction_and_the_decay_are_scaled_to_the_parameters_norm(options
 def test_the_mask_chooses_what_decays_and_not_what_is_rescaled():
     tx = gradtx.lamb(0.02, weight_decay=0.3, mask="kernel")
     check(tx, lamb(0.02, decay=0.3, decays=lambda p: p.ndim == 2))
+
+
+@both_precisions
+@pytest.mark.parametrize("most", [0.1, 1.0, 100.0])
+def test_the_ratio_is_bounded(most, precision):
+    check(gradtx.lamb(0.02, weight_decay=0.3, max_ratio=most), lamb(0.02, decay=0.3, most=most), precision)
+
+
+def test_a_leaf_that_is_not_scaled_takes_adamws_step():
+    tx = gradtx.lamb(0.02, weight_decay=0.3, trust_ratio_mask=lambda params: False)
+    check_same(tx, gradtx.adamw(0.02, eps=1e-6, weight_decay=0.3))
 
 
 def test_a_complex_leaf_has_one_norm():

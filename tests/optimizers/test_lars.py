@@ -9,11 +9,21 @@ from tests.oracle import both_precisions, check, norm
 
 
 def lars(
-    lr, decay=0.0, trust=1e-3, eps=0.0, mu=0.9, nesterov=False, decays=lambda path: True, trusts=lambda path: True
+    lr,
+    decay=0.0,
+    trust=1e-3,
+    eps=0.0,
+    mu=0.9,
+    nesterov=False,
+    decays=lambda path: True,
+    trusts=lambda path: True,
+    of_sum=True,
+    larc=False,
 ):
     """u = g + wd theta, v = mu v + lr trust |theta| / (|u| + eps) u, theta = theta - v; ratio 1 where a norm is 0.
 
-    The paper divides by |g| + wd |theta|; here, as in the implementations in use, by the norm of what is scaled.
+    The paper divides by |g| + wd |theta| (of_sum=False); by default, as the implementations in use do, the rule by the
+    norm of what is scaled. LARC: the ratio over the rate is at most 1.
     """
     lr = lr if callable(lr) else lambda t, lr=lr: lr
 
@@ -25,7 +35,9 @@ def lars(
             for path, p in params.items():
                 u = grads[path] + decay * p if decays(path) else grads[path]
                 if trusts(path) and norm(p) > 0 and norm(u) > 0:
-                    u = trust * norm(p) / (norm(u) + eps) * u
+                    whole = norm(u) if of_sum else norm(grads[path]) + decay * norm(p)
+                    ratio = trust * norm(p) / (whole + eps)
+                    u = (min(ratio / lr(t - 1), 1) if larc else ratio) * u
                 u = lr(t - 1) * u
                 vs[path] = mu * vs[path] + u
                 updates[path] = -(u + mu * vs[path] if nesterov else vs[path])
@@ -38,7 +50,16 @@ def lars(
 
 NAMES = {"decay": "weight_decay", "trust": "trust_coefficient", "mu": "momentum"}
 
-OPTIONS = [{}, {"decay": 0.3}, {"trust": 0.1, "eps": 0.5}, {"nesterov": True, "mu": 0.5, "decay": 0.1}, {"mu": 0.0}]
+OPTIONS = [
+    {},
+    {"decay": 0.3},
+    {"trust": 0.1, "eps": 0.5},
+    {"nesterov": True, "mu": 0.5, "decay": 0.1},
+    {"mu": 0.0},
+    {"of_sum": False, "decay": 0.3, "trust": 0.1, "eps": 0.5},
+    {"of_sum": False, "decay": 0.3, "trust": 0.5, "larc": True},
+    {"larc": True, "trust": 0.5},
+]
 
 
 @both_precisions

@@ -19,7 +19,7 @@ def inner(a, b):
     return sum(np.sum((a[k].conj() * b[k]).real) for k in a)
 
 
-def momo(alpha=1.0, beta=0.9, low=0.0, decay=0.0, adapts=False):
+def momo(alpha=1.0, beta=0.9, low=0.0, decay=0.0, adapts=False, unbiased=False):
     """d = beta d + (1 - beta) g, and f, gamma alike, from the first; the model's minimum decides the step."""
 
     def rule(first):
@@ -27,17 +27,19 @@ def momo(alpha=1.0, beta=0.9, low=0.0, decay=0.0, adapts=False):
 
         def step(g, p, t):
             nonlocal d, f, gamma, bound
-            mix = lambda old, new: new if t == 1 else beta * old + (1 - beta) * new
+            mass = 1 - beta**t if unbiased else 1
+            first = 1 - beta if unbiased else 1
+            mix = lambda old, new: first * new if t == 1 else beta * old + (1 - beta) * new
             f, gamma = mix(f, inner(p, p)), mix(gamma, inner(g, p))
             d = {k: mix(d and d[k], g[k]) for k in g}
             a = 1 + alpha * decay
             if adapts:
                 cap = a * (f - gamma) + inner(d, p)
                 bound = max(cap / (2 * a), low) if cap < a * bound else bound
-            tau = min(alpha, max(a * (f - bound - gamma) + inner(d, p), 0) / inner(d, d))
+            tau = min(alpha / mass, max(a * (f - mass * bound - gamma) + inner(d, p), 0) / inner(d, d))
             if adapts:
                 bound = max(f + inner(d, p) - gamma - tau * inner(d, d) / 2, low)
-            return {k: -alpha * decay / a * p[k] - tau * d[k] for k in g}
+            return {k: (p[k] - tau * d[k]) / a - p[k] for k in g}
 
         return step
 
@@ -52,6 +54,7 @@ def momo(alpha=1.0, beta=0.9, low=0.0, decay=0.0, adapts=False):
         ({"learning_rate": 0.1, "beta": 0.5}, {"alpha": 0.1, "beta": 0.5}),
         ({"beta": 0.0, "lower_bound": -3.0}, {"beta": 0.0, "low": -3.0}),
         ({"weight_decay": 0.5, "learning_rate": 0.3}, {"decay": 0.5, "alpha": 0.3}),
+        ({"lower_bound": -3.0, "bias_correction": True}, {"low": -3.0, "unbiased": True}),
         (
             {"lower_bound": -20.0, "adapt_lower_bound": True, "weight_decay": 0.1},
             {"low": -20.0, "adapts": True, "decay": 0.1},

@@ -10,7 +10,7 @@ from tests.optimizers.test_momo import inner, with_value
 from tests.oracle import both_precisions, check
 
 
-def momo_adam(alpha=0.01, b1=0.9, b2=0.999, eps=1e-8, low=0.0, decay=0.0, adapts=False):
+def momo_adam(alpha=0.01, b1=0.9, b2=0.999, eps=1e-8, low=0.0, decay=0.0, adapts=False, divides=True):
     """Averages from zero; D = sqrt(v / (1 - b2^t)) + eps is the metric, 1 - b1^t the mass of the averages."""
 
     def rule(first):
@@ -30,7 +30,9 @@ def momo_adam(alpha=0.01, b1=0.9, b2=0.999, eps=1e-8, low=0.0, decay=0.0, adapts
             tau = min(alpha / mass, max(a * (f - mass * bound - gamma) + inner(m, p), 0) / inner(m, u))
             if adapts:
                 bound = max((f + inner(m, p) - gamma - tau * inner(m, u) / 2) / mass, low)
-            return {k: -alpha * decay / a * p[k] - tau * u[k] for k in g}
+            if not divides:
+                return {k: -alpha * decay * p[k] - tau * u[k] for k in g}
+            return {k: (p[k] - tau * u[k]) / a - p[k] for k in g}
 
         return step
 
@@ -45,6 +47,10 @@ def momo_adam(alpha=0.01, b1=0.9, b2=0.999, eps=1e-8, low=0.0, decay=0.0, adapts
         ({"learning_rate": 10.0, "b1": 0.5, "b2": 0.8}, {"alpha": 10.0, "b1": 0.5, "b2": 0.8}),
         ({"b1": 0.0, "lower_bound": -3.0, "eps": 0.1}, {"b1": 0.0, "low": -3.0, "eps": 0.1}),
         ({"weight_decay": 0.5, "learning_rate": 0.3}, {"decay": 0.5, "alpha": 0.3}),
+        (
+            {"weight_decay": 0.5, "learning_rate": 0.3, "divide": False},
+            {"decay": 0.5, "alpha": 0.3, "divides": False},
+        ),
         (
             {"lower_bound": -20.0, "adapt_lower_bound": True, "weight_decay": 0.1, "learning_rate": 0.3},
             {"low": -20.0, "adapts": True, "decay": 0.1, "alpha": 0.3},

@@ -1,5 +1,6 @@
 """normuon: Li et al. 2025, Algorithm 1, with the norm of the authors' code (tests/trajectories/test_muon.py)."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -47,6 +48,19 @@ def test_heavy_balls_and_averages_are_one_direction():
     check_same(
         ball, gradtx.normuon(0.02, orthogonalizer=orthogonalizer(1e-3 * (1 - 0.95))), shapes=SHAPES, tolerance=1e-10
     )
+
+
+def test_its_decay_may_be_traced():
+    params = {"w": jnp.arange(12.0).reshape(4, 3)}
+
+    def mean(momentum):
+        tx = gradtx.normuon(0.01, momentum)
+        return jax.tree.leaves(tx.update(params, tx.init(params), params))
+
+    of_each = jax.vmap(mean)(jnp.array([0.5, 0.9]))
+    for i, momentum in enumerate((0.5, 0.9)):
+        for x, y in zip(of_each, mean(momentum), strict=True):
+            np.testing.assert_allclose(x[i], y, rtol=1e-5, atol=1e-6)  # float32, other kernels
 
 
 def test_what_is_no_matrix_is_another_methods():

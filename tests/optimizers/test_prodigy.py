@@ -9,23 +9,38 @@ import gradtx
 from tests.oracle import both_precisions, check, data
 
 
-def prodigy(rate=1.0, b1=0.9, b2=0.999, b3=None, eps=1e-8, d0=1e-6, coefficient=1.0, decay=0.0, safeguard=False):
+def prodigy(
+    rate=1.0,
+    b1=0.9,
+    b2=0.999,
+    b3=None,
+    eps=1e-8,
+    d0=1e-6,
+    coefficient=1.0,
+    decay=0.0,
+    safeguard=False,
+    growth=np.inf,
+    corrects=True,
+):
     """All leaves share d, so the rule holds the whole tree."""
     b3 = b2**0.5 if b3 is None else b3
 
     def rule(first):
         mu, nu, s = ({k: np.zeros_like(p) for k, p in first.items()} for _ in range(3))
-        d, r = d0, 0.0
+        d, r, most = d0, 0.0, d0
 
         def step(grads, params, t):
-            nonlocal d, r
-            a = d * rate * np.sqrt(1 - b2**t) / (1 - b1**t)
+            nonlocal d, r, most
+            a = d * rate * (np.sqrt(1 - b2**t) / (1 - b1**t) if corrects else 1)
             r = b3 * r + d / d0 * a * sum(np.sum((g.conj() * (first[k] - params[k])).real) for k, g in grads.items())
             for k, g in grads.items():
                 mu[k] = b1 * mu[k] + (1 - b1) * d * g
                 nu[k] = b2 * nu[k] + (1 - b2) * np.abs(d * g) ** 2
                 s[k] = b3 * s[k] + d / d0 * (d if safeguard else a) * g
-            d = max(d, coefficient * r / sum(np.sum(np.abs(x)) for x in s.values()))
+            estimate = coefficient * r / sum(np.sum(np.abs(x)) for x in s.values())
+            d = max(d, estimate) if d == d0 else d  # the authors' code lets d0 jump
+            most = max(most, estimate)
+            d = min(most, d * growth)
             return {k: -a * (mu[k] / (np.sqrt(nu[k]) + d * eps) + decay * p) for k, p in params.items()}
 
         return step
@@ -45,6 +60,8 @@ LARGE = {"estim_lr0": 0.01}  # from 1e-6 the distance would not be seen in a few
         (LARGE | {"betas": (0.5, 0.8), "beta3": 0.7}, {"d0": 0.01, "b1": 0.5, "b2": 0.8, "b3": 0.7}),
         (LARGE | {"betas": (0.0, 0.0), "eps": 0.1}, {"d0": 0.01, "b1": 0.0, "b2": 0.0, "eps": 0.1}),
         (LARGE | {"weight_decay": 0.5, "estim_lr_coef": 3.0}, {"d0": 0.01, "decay": 0.5, "coefficient": 3.0}),
+        (LARGE | {"growth_rate": 1.05, "betas": (0.5, 0.8)}, {"d0": 0.01, "growth": 1.05, "b1": 0.5, "b2": 0.8}),
+        (LARGE | {"bias_correction": False}, {"d0": 0.01, "corrects": False}),
         (LARGE | {"learning_rate": 0.25, "safeguard_warmup": True}, {"d0": 0.01, "rate": 0.25, "safeguard": True}),
     ],
 )

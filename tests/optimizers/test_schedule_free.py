@@ -11,7 +11,7 @@ from tests.oracle import both_precisions, check, data, leafwise, run_tx
 eval_params = gradtx.eval_params
 
 
-def schedule_free(base, rates, b1=0.9, power=2.0):
+def schedule_free(base, rates, b1=0.9, power=2.0, r=0.0, at_z=False):
     """x, y and z as the paper has them, x kept: z' = z + step, x' = (1 - c) x + c z', y' = (1 - b1) z' + b1 x'.
 
     `base(p)` returns `step(g, y, t)`; `rates(t)` is the rate that weights step t, and c_t = w_t / (w_1 + ... + w_t).
@@ -23,10 +23,11 @@ def schedule_free(base, rates, b1=0.9, power=2.0):
 
         def update(g, y, t):
             nonlocal x, z, total, largest
-            z = z + step(g, y, t)
+            z = z + step(g, z if at_z else y, t)
             largest = max(largest, rates(t))
-            total += largest**power
-            c = largest**power / total if total else 0.0
+            weight = t**r * largest**power
+            total += weight
+            c = weight / total if total else 0.0
             x = (1 - c) * x + c * z
             return (1 - b1) * z + b1 * x - y
 
@@ -103,6 +104,139 @@ def test_sgd_is_the_papers_formula(options, rule, precision):
 def test_adamw_is_the_papers_formula(options, rule, precision):
     # float32: by default a step is 1e-3 of the parameters, in whose rounding, 6e-8, x is carried on
     check(gradtx.schedule_free_adamw(**options), rule, precision, tolerance=1e-4 if precision == "float32" else None)
+
+
+def mean_corrected(rate, b1, b2=0.999, eps=1e-8, decay=0.0):
+    """AdamW with a first moment."""
+
+    def start(p):
+        m, v = np.zeros_like(p), np.zeros(p.shape)
+
+        def step(g, y, t):
+            nonlocal m, v
+            m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * np.abs(g) ** 2
+            return -rate(t) * (m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps) + decay * y)
+
+        return step
+
+    return start
+
+
+def rate_corrected(rate, b2=0.999, eps=1e-8, decay=0.0):
+    """The paper's pseudocode: v keeps its bias, `rate` takes it away."""
+
+    def start(p):
+        v = np.zeros(p.shape)
+
+        def step(g, y, t):
+            nonlocal v
+            v = b2 * v + (1 - b2) * np.abs(g) ** 2
+            return -rate(t) * (g / (np.sqrt(v) + eps) + decay * y)
+
+        return step
+
+    return start
+
+
+def rectified(b2, else_times):
+    """RAdam's factor at step t, and whether rho has reached 4."""
+    longest = 2 / (1 - b2) - 1
+
+    def at(t):
+        rho = longest - 2 * t * b2**t / (1 - b2**t)
+        if rho < 4:
+            return else_times, False
+        return np.sqrt((rho - 4) * (rho - 2) * longest / ((longest - 4) * (longest - 2) * rho)), True
+
+    return at
+
+
+def radam(rate, b2=0.999, eps=1e-8, decay=0.0, else_times=0.0):
+    factor = rectified(b2, else_times)
+
+    def start(p):
+        v = np.zeros(p.shape)
+
+        def step(g, y, t):
+            nonlocal v
+            v = b2 * v + (1 - b2) * np.abs(g) ** 2
+            r, trusted = factor(t)
+            return -rate * r * ((g / (np.sqrt(v / (1 - b2**t)) + eps) if trusted else g) + decay * y)
+
+        return step
+
+    return start
+
+
+paper_rate = lambda t: 0.01 * min(t / 4, 1) * np.sqrt(1 - 0.9**t)
+MORE = {
+    "r": (gradtx.schedule_free_sgd, {"r": 2.0}, schedule_free(descent(constant(1.0)), constant(1.0), r=2.0)),
+    "decay at z": (
+        gradtx.schedule_free_sgd,
+        {"learning_rate": 0.1, "weight_decay": 0.5, "decay_at_z": True},
+        schedule_free(descent(constant(0.1), 0.5), constant(0.1), at_z=True),
+    ),
+    "the authors' warmup": (
+        gradtx.schedule_free_sgd,
+        {"learning_rate": 0.1, "warmup_steps": 5, "one_rate": True},
+        schedule_free(descent(warm(0.1, 5, ahead=1)), warm(0.1, 5, ahead=1)),
+    ),
+    "adamw": (
+        gradtx.schedule_free_adamw,
+        {"learning_rate": 0.1, "b2": 0.9, "weight_decay": 0.3, "decay_at_z": True, "r": 1.0},
+        schedule_free(adamw(constant(0.1), 0.9, decay=0.3), constant(0.1), r=1.0, at_z=True),
+    ),
+    "inner momentum": (
+        gradtx.schedule_free_adamw,
+        {"learning_rate": 0.1, "b2": 0.9, "inner_momentum": 0.5, "weight_decay": 0.3},
+        schedule_free(mean_corrected(constant(0.1), 0.5, 0.9, decay=0.3), constant(0.1)),
+    ),
+    "the paper's pseudocode": (
+        gradtx.schedule_free_adamw,
+        {"learning_rate": 0.01, "warmup_steps": 4, "b2": 0.9, "weight_decay": 0.3, "correct_rate": True},
+        schedule_free(rate_corrected(paper_rate, 0.9, decay=0.3), paper_rate),
+    ),
+    "radam": (
+        gradtx.schedule_free_radam,
+        {"learning_rate": 0.1, "b2": 0.9, "weight_decay": 0.3},
+        schedule_free(radam(0.1, 0.9, decay=0.3), lambda t: 0.1 * rectified(0.9, 0.0)(t)[0]),
+    ),
+    "radam that begins with gradient descent": (
+        gradtx.schedule_free_radam,
+        {"learning_rate": 0.1, "silent_sgd_phase": False},
+        schedule_free(radam(0.1, else_times=1.0), lambda t: 0.1 * rectified(0.999, 1.0)(t)[0]),
+    ),
+}
+
+
+@pytest.mark.parametrize("store_x", [False, True])
+@pytest.mark.parametrize(("method", "options", "rule"), MORE.values(), ids=MORE)
+def test_what_the_authors_code_has_besides(method, options, rule, store_x):
+    check(method(**options, store_x=store_x), rule)
+
+
+@both_precisions
+@pytest.mark.parametrize("b1", [0.0, 0.5, 1.0])
+def test_stored_x_is_the_papers_and_b1_may_be_zero(b1, precision):
+    base = schedule_free(descent(constant(0.1), 0.3), constant(0.1), b1)
+    check(gradtx.schedule_free_sgd(0.1, b1=b1, weight_decay=0.3, store_x=True), base, precision)
+
+
+def test_stored_x_does_not_know_of_the_roundings_of_y():
+    """Parameters in bfloat16, small steps: x found from a rounded y is off by its rounding; the stored one is not."""
+    p, steps = jnp.full(1, 100.0, jnp.bfloat16), 50
+    found, stored = (gradtx.schedule_free_sgd(1e-3, b1=0.5, store_x=stores) for stores in (False, True))
+    errors = []
+    for tx in (found, stored):
+        y, state, zs = p, tx.init(p), []
+        for _ in range(steps):
+            u, state = tx.update(jnp.ones_like(y), state, y)
+            y = gradtx.apply_updates(y, u)
+            zs.append(float(state.z[0]))
+        x = state.x[0] if tx is stored else (y.astype(jnp.float32) - 0.5 * state.z)[0] / 0.5
+        errors.append(abs(float(x) - np.mean(zs)))
+    assert errors[1] < 1e-4 < 1e-2 < errors[0]
+    assert eval_params(stored, state, y).dtype == jnp.bfloat16
 
 
 def test_complex_parameters_are_pairs_of_reals():
@@ -303,5 +437,7 @@ def test_errors_name_what_is_wrong():
         gradtx.schedule_free(0.1, 0.1)
     with pytest.raises(ValueError, match="`schedule_free` reads the parameters"):
         SF.update(P, SF.init(P))
+    with pytest.raises(ValueError, match="inner_momentum corrects v, and correct_rate does not"):
+        gradtx.schedule_free_adamw(0.1, inner_momentum=0.9, correct_rate=True)
     with pytest.raises(ValueError, match=r"`schedule_free_eval_params`: the state, a dict, has no ScheduleFreeState"):
         gradtx.schedule_free_eval_params(gradtx.adam(0.1).init(P), P)

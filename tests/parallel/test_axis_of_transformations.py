@@ -41,6 +41,11 @@ BUILDERS = {
     "lars": lambda axis: gradtx.lars(0.1, weight_decay=0.1, axis=axis),
     "fromage": lambda axis: gradtx.fromage(0.1, axis=axis),
     "polyak_sgd": lambda axis: gradtx.polyak_sgd(axis=axis),
+    "mars": lambda axis: gradtx.mars(0.1, axis=axis),
+    "stable_adamw": lambda axis: gradtx.stable_adamw(0.1, threshold=0.5, axis=axis),
+    "tiger": lambda axis: gradtx.tiger(0.1, axis=axis),
+    "cautious": lambda axis: gradtx.cautious(gradtx.scale_by_adam(), axis=axis),
+    "normalize_adaptive": lambda axis: gradtx.normalize_adaptive(axis=axis),
 }
 BOUNDED = partial(gradtx.skip_large_updates, max_squared_norm=125.0)  # which the last of the three steps exceeds
 WATCHED = {
@@ -49,6 +54,7 @@ WATCHED = {
     "MultiSteps finite": lambda axis: gradtx.MultiSteps(
         gradtx.adam(0.1), 2, should_skip_update_fn=gradtx.skip_not_finite, axis=axis
     ),
+    "orthogonal_gradients": lambda axis: gradtx.orthogonal_gradients(axis=axis),
 }
 
 

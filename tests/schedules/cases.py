@@ -97,6 +97,36 @@ def wave(f):
     return (1 - math.cos(math.pi * f)) / 2
 
 
+COOLDOWNS = {
+    "1-sqrt": lambda x: 1 - math.sqrt(x),
+    "linear": lambda x: 1 - x,
+    "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
+    "square": lambda x: 1 - x**2,
+    "exponential": lambda x: (math.exp(1 - x) - 1) / (math.e - 1),
+}
+
+
+def cooled(rate, total, decay, shape, alpha=0.0):
+    """`rate` until the last `decay` of `total` steps, and there what it was, times what is left."""
+
+    def formula(t):
+        begin = total - decay
+        if t <= begin:
+            return rate(t)
+        return rate(begin) * (alpha + (1 - alpha) * COOLDOWNS[shape](min((t - begin) / decay, 1)))
+
+    return formula
+
+
+def power_law(batch, length, warmup, largest=0.02, a=4.0, b=-0.51):
+    """Equations 7 and 8 of arXiv:2408.13359, without the cooldown."""
+
+    def rate(t):
+        return min(largest, batch * a * (t * batch * length) ** b) if t else largest
+
+    return lambda t: rate(warmup) * t / warmup if t < warmup else rate(t)
+
+
 def steps_of(init, scales):
     return lambda t: init * math.prod(scale for boundary, scale in scales.items() if boundary <= t)
 
@@ -109,7 +139,43 @@ sgdr = [
     {"init_value": 0.1, "peak_value": 0.3, "warmup_steps": 5, "decay_steps": 15},
 ]
 
+
+def slower(first, last, steps):
+    """AdEMAMix's b3, in its paper's form."""
+    a, b = math.log(first), math.log(last)
+
+    def formula(t):
+        s = min((t + 1) / steps, 1)
+        return min(math.exp(a * b / ((1 - s) * b + s * a)), last)
+
+    return formula
+
+
+def rectified(rate, b2, before):
+    """RAdam's rate at its t-th step, while rho is above 4."""
+    longest = 2 / (1 - b2) - 1
+
+    def formula(t):
+        t = max(t, 1)
+        rho = longest - 2 * t * b2**t / (1 - b2**t)
+        if rho < 4:
+            return rate * before
+        return rate * math.sqrt((rho - 4) * (rho - 2) * longest / ((longest - 4) * (longest - 2) * rho))
+
+    return formula
+
+
 CASES = {
+    "ademamix alpha": Case(gradtx.ademamix_alpha_schedule(5.0, 100), lambda t: 5.0 * min((t + 1) / 100, 1)),
+    "ademamix b3": Case(gradtx.ademamix_b3_schedule(1 - 2**-13, 0.875, 300), slower(0.875, 1 - 2**-13, 300)),
+    "ademamix b3 from nothing": Case(
+        gradtx.ademamix_b3_schedule(0.99, 0.0, 30), lambda t: 0.99 ** (30 / min(t + 1, 30))
+    ),
+    "one ahead": Case(gradtx.one_ahead(gradtx.linear_schedule(0.0, 0.7, 30)), lambda t: 0.7 * min((t + 1) / 30, 1)),
+    "corrected rate": Case(gradtx.corrected_rate(0.3, 0.99), lambda t: 0.3 * math.sqrt(1 - 0.99 ** max(t, 1))),
+    "rectified rate": Case(gradtx.rectified_rate(0.3, 1 - 2**-10), rectified(0.3, 1 - 2**-10, 0.0)),
+    "rectified rate from the start": Case(gradtx.rectified_rate(0.3, 0.9, 0.5), rectified(0.3, 0.9, 0.5)),
+    "spike threshold": Case(gradtx.spike_threshold(5.0, 0, 500), lambda t: 5.0),
     "constant": Case(gradtx.constant_schedule(0.3), lambda t: 0.3),
     "linear up": Case(gradtx.linear_schedule(0.0, 0.7, 30), linear(0.0, 0.7, 30)),
     "linear down": Case(gradtx.linear_schedule(0.9, -0.1, 17, 5), linear(0.9, -0.1, 17, 5)),
@@ -145,6 +211,52 @@ CASES = {
     "warmup exponential stopped": Case(
         gradtx.warmup_exponential_decay_schedule(0.0, 0.5, 10, 7, 0.8, 0, True, 0.2),
         then(linear(0.0, 0.5, 10), 10, exponential(0.5, 7, 0.8, 0, True, 0.2)),
+    ),
+    "warmup stable decay": Case(
+        gradtx.warmup_stable_decay_schedule(0.01, 0.5, 20, 100),
+        cooled(linear(0.01, 0.5, 20), 100, 20, "1-sqrt"),
+    ),
+    **{
+        f"warmup stable decay {shape}": Case(
+            gradtx.warmup_stable_decay_schedule(0.0, 0.5, 7, 100, 0.29, 0.1, shape),
+            cooled(linear(0.0, 0.5, 7), 100, 29, shape, 0.1),
+        )
+        for shape in COOLDOWNS
+    },
+    "warmup stable decay without either": Case(
+        gradtx.warmup_stable_decay_schedule(0.1, 0.5, 0, 100, 0.0), lambda t: 0.5 if t < 100 else 0.0
+    ),
+    "warmup stable decay all cooldown": Case(
+        gradtx.warmup_stable_decay_schedule(0.1, 0.5, 0, 60, 1.0, shape="square"),
+        cooled(lambda t: 0.5, 60, 60, "square"),
+    ),
+    "rex": Case(
+        gradtx.rex_schedule(0.3, 70), lambda t: 0.3 * (1 - min(t / 70, 1)) / (0.5 + 0.5 * (1 - min(t / 70, 1)))
+    ),
+    "rex alpha": Case(
+        gradtx.rex_schedule(0.3, 70, 0.1),
+        lambda t: 0.03 + 0.27 * (1 - min(t / 70, 1)) / (0.5 + 0.5 * (1 - min(t / 70, 1))),
+    ),
+    "power": Case(gradtx.power_schedule(128, 4096, 90), power_law(128, 4096, 90)),
+    "power at once": Case(gradtx.power_schedule(4, 16, 0, a=0.1), power_law(4, 16, 0, a=0.1)),
+    "power and cooldown": Case(
+        gradtx.power_schedule(128, 4096, 20, 800),
+        cooled(power_law(128, 4096, 20), 800, 80, "exponential"),
+    ),
+    "power all": Case(
+        gradtx.power_schedule(8, 64, 10, 500, 0.1, 3.0, -0.6, 0.25, 0.2, "linear"),
+        cooled(power_law(8, 64, 10, 0.1, 3.0, -0.6), 500, 125, "linear", 0.2),
+    ),
+    # min(eta, c (T - t)^1.2) of modded-nanogpt's records, c = eta / 40^1.2
+    "power cool": Case(
+        gradtx.polynomial_schedule(0.3, 0.0, 1.2, 40, 60),
+        lambda t: min(0.3, 0.3 / 40**1.2 * max(100 - t, 0) ** 1.2),
+    ),
+    "momentum of muon": Case(
+        gradtx.join_schedules(
+            [gradtx.linear_schedule(0.85, 0.95, 300), 0.95, gradtx.linear_schedule(0.95, 0.85, 50)], [300, 900]
+        ),
+        points(0.85, (300, 0.95), (900, 0.95), (950, 0.85), shape=line),
     ),
     "inverse sqrt": Case(gradtx.inverse_sqrt_decay(0.3), lambda t: 0.3 / math.sqrt(1 + t)),
     "inverse sqrt of T5": Case(

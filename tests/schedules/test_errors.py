@@ -57,6 +57,25 @@ WRONG = [
     ),
     (
         ValueError,
+        "`warmup_stable_decay_schedule`: the warmup must end before the cooldown begins, got warmup_steps=81 and "
+        "decay_fraction=0.2 of total_steps=100.",
+        lambda: gradtx.warmup_stable_decay_schedule(0, 1, 81, 100),
+    ),
+    (
+        ValueError,
+        "`warmup_stable_decay_schedule`: shape must be one of ('1-sqrt', 'linear', 'cosine', 'square', 'exponential')",
+        lambda: gradtx.warmup_stable_decay_schedule(0, 1, 10, 100, shape="sqrt"),
+    ),
+    (
+        ValueError,
+        "`warmup_stable_decay_schedule`: decay_fraction must lie in [0, 1], got 20",
+        lambda: gradtx.warmup_stable_decay_schedule(0, 1, 10, 100, 20),
+    ),
+    (ValueError, "`rex_schedule`: decay_steps must lie in [1, 2147483647], got 0", lambda: gradtx.rex_schedule(1, 0)),
+    (ValueError, "`power_schedule`: the warmup must end", lambda: gradtx.power_schedule(128, 4096, 91, 100)),
+    (ValueError, "`power_schedule`: b must", lambda: gradtx.power_schedule(128, 4096, 10, b=0.5)),
+    (
+        ValueError,
         "`exponential_decay`: decay_rate must be positive, got 0",
         lambda: gradtx.exponential_decay(1, 5, 0.0),
     ),

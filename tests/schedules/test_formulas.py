@@ -59,6 +59,12 @@ EXACT = [
     (gradtx.inverse_sqrt_decay(0.7, 3), 0.7, 0, 0.7, 9, 0.35),
     (gradtx.inverse_time_decay(0.7, 0.25), 0.7, 0, 0.7, 4, 0.35),
     (gradtx.step_decay(0.7, 0.5, 3), 0.7, 2, 0.7, 3, 0.35),
+    *(
+        (gradtx.warmup_stable_decay_schedule(0.1, 0.7, 3, 50, 0.5, 0.5, shape), 0.1, 25, 0.7, 50, np.float32(0.35))
+        for shape in ("1-sqrt", "linear", "cosine", "square", "exponential")
+    ),
+    (gradtx.rex_schedule(0.7, 7), 0.7, 0, 0.7, 7, 0.0),
+    (gradtx.power_schedule(8, 64, 3, 50), 0.0, 3, 0.02, 50, 0.0),
 ]
 
 

@@ -107,6 +107,13 @@ def test_no_gradient_is_nan():
         assert leaves and all(np.all(np.isfinite(leaf)) for leaf in leaves), name
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("warmup stable", "power", "rex"))])
+def test_no_gradient_of_a_cooldown_is_nan(name):
+    slope = jax.vmap(jax.grad(lambda s, count: s(count), allow_int=True), (None, 0))(CASES[name].schedule, COUNTS)
+    leaves = [leaf for leaf in jax.tree.leaves(slope) if leaf.dtype != jax.dtypes.float0]
+    assert leaves and all(np.all(np.isfinite(leaf)) for leaf in leaves)
+
+
 def test_gradients_are_those_of_the_formula():
     def cosine(peak, t):
         return gradtx.warmup_cosine_decay_schedule(0.0, peak, 10, 100, 0.01)(t)

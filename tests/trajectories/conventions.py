@@ -28,11 +28,6 @@ def times_root(x: float, b2: float) -> Callable:
     return lambda t: x * jnp.sqrt(1 - b2 ** (t + 1.0))
 
 
-def uncorrected(rate: float, b1: float, b2: float) -> Callable:
-    """A rate that takes back Adam's bias corrections."""
-    return lambda t: rate * (1 - b1 ** (t + 1.0)) / jnp.sqrt(1 - b2 ** (t + 1.0))
-
-
 def from_step(first: int, x: float) -> Callable:
     """x from the step of this number on, counted from 1, and 0 before."""
     return lambda t: jnp.where(t + 1 >= first, x, 0.0)
@@ -46,40 +41,6 @@ def l2(weight_decay: float, tx: Any) -> Any:
 def decayed_by(fraction: float, tx: Any) -> Any:
     """Decay by a fraction of the parameters that no learning rate multiplies; a factor below 0 adds."""
     return gradtx.chain(tx, gradtx.scale(-1.0), gradtx.add_decayed_weights(fraction), gradtx.scale(-1.0))
-
-
-def rectification(t: Any, b2: float, threshold: float = 5.0) -> tuple[Any, Any]:
-    """RAdam's factor on the rate, and whether the second moment is used yet."""
-    t, longest = t + 1.0, 2 / (1 - b2) - 1
-    length = longest - 2 * t * b2**t / (1 - b2**t)
-    usable = jnp.maximum(length, 4.0)
-    ratio = (usable - 4) * (usable - 2) * longest / ((longest - 4) * (longest - 2) * usable)
-    return jnp.sqrt(ratio), length >= threshold
-
-
-def rectified(rate: float, b2: float, else_times: float = 0.0, threshold: float = 5.0) -> Callable:
-    """A rate with RAdam's factor; before the second moment is used, times another."""
-
-    def at(t):
-        factor, is_used = rectification(t, b2, threshold)
-        return rate * jnp.where(is_used, factor, else_times)
-
-    return at
-
-
-def rectified_belief(rate: float, b1: float, b2: float, eps: float) -> Any:
-    """AdaBelief with RAdam's factor. Before, it steps along the mean: an eps of 1e12 hides the root to 1e-12."""
-    at = lambda t: jnp.where(rectification(t, b2)[1], over_root(eps, b2)(t), 1e12)
-    return gradtx.adabelief(rectified(rate, b2, else_times=1e12), b1, b2, at, eps)
-
-
-def averaged(*links: Any, rate: Any, at_next: Any = None) -> Any:
-    """`schedule_free` of gradients over their root mean square, and whatever comes before the rate."""
-    return gradtx.schedule_free(gradtx.chain(*links, gradtx.scale_by_learning_rate(rate)), at_next or rate)
-
-
-def rms(**options: Any) -> Any:
-    return gradtx.scale_by_rms(0.999, 1e-8, eps_in_sqrt=False, **options)
 
 
 def relative(t: Any) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 import gradtx
 
 HERE = Path(__file__).parent
-REFERENCE = {key: x for name in ("reference", "methods") for key, x in np.load(HERE / f"{name}.npz").items()}
+REFERENCE = {key: x for name in ("reference", "methods", "light") for key, x in np.load(HERE / f"{name}.npz").items()}
 
 # Of the largest displacement of a parameter from its start. Rounding is 1e-16, and some thousand operations a step.
 TOLERANCE = 1e-10

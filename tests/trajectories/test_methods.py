@@ -12,20 +12,15 @@ import gradtx
 from .conventions import (
     HESSIAN,
     LEAVES,
-    averaged,
     decayed_by,
     from_step,
     l2,
     of_pairs,
     over_root,
-    rectified,
-    rectified_belief,
     relative,
-    rms,
     run_on,
     sam,
     times_root,
-    uncorrected,
     walked_with,
 )
 from .follow import follow
@@ -46,9 +41,6 @@ ROWS = {
         gradtx.scale_by_learning_rate(0.05),
     ),
     "torch_adam/default": lambda: gradtx.adam(1e-3),
-    "torch_adam/amsgrad": lambda: gradtx.amsgrad(  # corrects after the maximum
-        times_root(0.01, 0.999), eps=times_root(1e-8, 0.999), bias_correction_nu=False
-    ),
     "torch_adamw/default": lambda: gradtx.adamw(1e-3, weight_decay=0.01),
     "torch_adagrad/default": lambda: gradtx.chain(  # eps outside of the root of the sum, which is t times the mean
         gradtx.scale_by_rms(lambda t: t / (t + 1.0), lambda t: 1e-10 / jnp.sqrt(t + 1.0), eps_in_sqrt=False),
@@ -74,8 +66,10 @@ ROWS = {
     "madgrad_timm/default": lambda: gradtx.madgrad(0.01),
     "nvnovograd_timm/default": lambda: gradtx.novograd(1e-3, 0.95, 0.98, 1e-8),
     "adopt_timm/default": lambda: gradtx.adopt(1e-3, clip_value_fn=lambda t: t**0.333),
-    "adafactor_hf/default": lambda: gradtx.adafactor(relative, 2),
-    "adafactor_hf/warmup": lambda: gradtx.adafactor(lambda t: jnp.minimum(1e-6 * (t + 1.0), 1 / jnp.sqrt(t + 1.0)), 2),
+    "adafactor_hf/default": lambda: gradtx.adafactor(relative, 2, factored_dims="last"),
+    "adafactor_hf/warmup": lambda: gradtx.adafactor(
+        lambda t: jnp.minimum(1e-6 * (t + 1.0), 1 / jnp.sqrt(t + 1.0)), 2, factored_dims="last"
+    ),
     "lars_jettify/default": lambda: gradtx.lars(0.01, trust_ratio_mask=False, momentum=0.0),  # no ratio without decay
     "madgrad_jettify/default": lambda: gradtx.madgrad(0.01),
     "novograd_jettify/default": lambda: gradtx.novograd(1e-3, 0.95, 0.0, 1e-8),
@@ -90,8 +84,6 @@ ROWS = {
     ),
     "optimi_radam/wd": lambda: l2(0.1, gradtx.radam(0.01, 0.9, 0.9, 1e-6)),
     # their authors
-    "adabelief/default": lambda: rectified_belief(1e-3, 0.9, 0.999, 1e-16),
-    "adabelief/fixed_decay_rect": lambda: decayed_by(0.01, rectified_belief(0.01, 0.9, 0.9, 1e-8)),
     "adan/default": lambda: gradtx.adan(1e-3, eps_root=0.0, difference_weight=0.92),
     "adan/noprox_loop": lambda: gradtx.adan(0.01, eps_root=0.0, weight_decay=0.3, difference_weight=0.92),
     "ademamix/default": lambda: gradtx.ademamix(1e-3, alpha=2.0),
@@ -106,7 +98,6 @@ ROWS = {
         gradtx.scale_by_adopt(), gradtx.add_decayed_weights(from_step(2, 0.3)), gradtx.scale_by_learning_rate(1e-3)
     ),
     "cocob/default": lambda: gradtx.cocob(),
-    "dadapt_adam/default": lambda: gradtx.dadapt_adamw(uncorrected(1.0, 0.9, 0.999)),
     "dadapt_adam/wd_bc": lambda: gradtx.dadapt_adamw(0.8, (0.8, 0.9), 1e-4, 0.01, 0.3),
     "dog/default": lambda: gradtx.dog(),
     "dog/init_eta": lambda: gradtx.dog(init_step=("learning_rate", 0.01)),
@@ -120,15 +111,6 @@ ROWS = {
     "madgrad/default": lambda: gradtx.madgrad(0.01),
     "madgrad/mom0": lambda: gradtx.madgrad(0.02, 0.0),
     "madgrad/decoupled": lambda: decayed_by(0.1 * (0.02 + 1e-6), gradtx.madgrad(0.02)),
-    "momo/default": lambda: gradtx.momo(),
-    "momo/wd": lambda: decayed_by(  # the step is divided by 1 + rate decay, too
-        (0.05 / 1.05) ** 2, gradtx.chain(gradtx.momo(0.5, 0.7, 0.2, 0.1), gradtx.scale(1 / 1.05))
-    ),
-    "momo_adam/default": lambda: gradtx.momo_adam(),
-    "momo_adam/nodivide": lambda: decayed_by(  # by rate decay, where ours divides by 1 + rate decay
-        0.01**2 / 1.01, gradtx.momo_adam(0.1, weight_decay=0.1)
-    ),
-    "prodigy/default": lambda: gradtx.prodigy(uncorrected(1.0, 0.9, 0.999)),
     "prodigy/wd_bc": lambda: gradtx.prodigy(
         0.8, (0.8, 0.95), eps=1e-4, estim_lr0=0.01, estim_lr_coef=2.0, weight_decay=0.3
     ),
@@ -136,17 +118,6 @@ ROWS = {
     "radam_author_plain/default": lambda: gradtx.radam(from_step(6, 1e-3), eps=over_root(1e-8, 0.999)),
     "sam/sgd_default": lambda: sam(gradtx.sgd(0.02), 0.05),
     "sam/adamw_base": lambda: sam(gradtx.adamw(0.02, weight_decay=0.1), 0.1),
-    "sf_sgd/default": lambda: gradtx.schedule_free_sgd(1.0),
-    "sf_adamw/default": lambda: gradtx.schedule_free_adamw(0.0025),
-    "sf_adamw/inner": lambda: averaged(gradtx.scale_by_adam(), gradtx.add_decayed_weights(0.1), rate=0.01),
-    "sf_adamw_paper/default": lambda: averaged(
-        rms(), rate=times_root(0.0025, 0.999), at_next=lambda t: times_root(0.0025, 0.999)(t - 1.0)
-    ),
-    "sf_radam/default": lambda: averaged(
-        rms(bias_correction=True),
-        rate=rectified(0.0025, 0.999, threshold=4.0),
-        at_next=lambda t: rectified(0.0025, 0.999, threshold=4.0)(t - 1.0),
-    ),
     "sophia_g/default_bs5120_k3": lambda: gradtx.sophia(  # batch size in gamma, no bias correction
         1e-4,
         eps=0.0,
@@ -155,22 +126,6 @@ ROWS = {
         update_interval=3,
         hessian_diagonal_fn=HESSIAN,
     ),
-}
-ROWS |= {
-    "dadapt_adam/l2": lambda: l2(0.1, gradtx.dadapt_adamw(uncorrected(1.0, 0.9, 0.99), (0.9, 0.99), estim_lr0=1e-3)),
-    "lamb_timm/clip_adapt": lambda: gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.lamb(0.02)),
-    "prodigy/b1_0": lambda: gradtx.prodigy(uncorrected(1.0, 0.0, 0.99), (0.0, 0.99), estim_lr0=1e-3),
-    "prodigy/l2_guard": lambda: l2(
-        0.1,
-        gradtx.prodigy(uncorrected(1.0, 0.9, 0.99), (0.9, 0.99), beta3=0.9, estim_lr0=1e-3, safeguard_warmup=True),
-    ),
-}
-# Of the first steps alone, and what comes then that ours has not.
-UNTIL = {
-    "dadapt_adam/l2": (3, "`growth_rate` bounds how fast d grows"),
-    "lamb_timm/clip_adapt": (2, "the trust ratio is 1 at most"),
-    "prodigy/b1_0": (2, "`growth_rate`"),
-    "prodigy/l2_guard": (6, "`growth_rate`"),
 }
 
 
@@ -182,8 +137,6 @@ def later(state):
 @pytest.mark.parametrize("row", ROWS)
 def test_the_way_is_the_authors(row):
     leaves = run_on(row)
-    compare = [name for name in leaves if name != "conv"] if row.startswith("adafactor_hf") else None  # see NOT_MET
     start = later if row.startswith("sophia_g") else None
-    steps, _ = UNTIL.get(row, (12, ""))
     extra = lambda t: walked_with(t, leaves)
-    follow(ROWS[row](), row, leaves, start=start, extra=extra, compare=compare, steps=steps)
+    follow(ROWS[row](), row, leaves, start=start, extra=extra)

@@ -217,3 +217,27 @@ def test_l1s_errors_name_the_transformation_and_the_argument(name):
         make(-1.0)
     with pytest.raises(ValueError, match=rf"`{name}` reads the parameters"):
         make(0.1).update(jnp.ones(2), make(0.1).init(jnp.ones(2)))
+
+
+def cautiously(weight_decay):
+    """u = g + wd theta where g theta >= 0: Chen et al. 2025, Cautious weight decay. Of complex, the scalar product."""
+
+    @leafwise
+    def rule(p):
+        return lambda g, p, t: -0.1 * (g + weight_decay * np.where((np.conj(g) * p).real >= 0, p, 0))
+
+    return rule
+
+
+@both_precisions
+def test_a_cautious_decay_leaves_out_what_grows(precision):
+    leaves = ("dense/kernel",) if precision == "float64" else ()
+    tx = gradtx.chain(gradtx.add_decayed_weights(0.3, cautious=True), gradtx.scale_by_learning_rate(0.1))
+    check(tx, cautiously(0.3), precision, complex_leaves=leaves)
+
+
+def test_a_cautious_decay_knows_signs_of_numbers_whose_product_vanishes_and_takes_zeros():
+    p, g = jnp.array([1e-30, -1e-30, 1.0, 1.0]), jnp.array([1e-30, 1e-30, 0.0, -1.0])
+    tx = gradtx.add_decayed_weights(0.5, cautious=True)
+    u, _ = tx.update(g, tx.init(p), p)
+    np.testing.assert_array_equal(u, jnp.array([1.5e-30, 1e-30, 0.5, -1.0]))

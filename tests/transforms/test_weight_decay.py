@@ -1,5 +1,6 @@
 """decay_weights: decay of the weight that a step leads to."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -61,3 +62,89 @@ def test_after_a_projection_it_decays_what_that_decided():
     tx = gradtx.chain(gradtx.sgd(0.1), gradtx.keep_norm(), gradtx.decay_weights(0.1))
     new = gradtx.apply_updates(p, tx.update(g, tx.init(p), p)[0])
     np.testing.assert_allclose(np.linalg.norm(new), 0.9 * 2, rtol=1e-6)
+
+
+RATE = gradtx.linear_schedule(0.5, 0.0, 8)
+COUPLED = {
+    "rate": lambda rate: rate,
+    "schedule": lambda rate: rate / 0.5,
+    "none": lambda rate: 1.0,
+    "squared": lambda rate: rate**2 / 0.5,
+}
+
+
+def adamw(coupling, cautious, weight_decay=0.1, b1=0.9, b2=0.999):
+    """Adam's step and, decoupled, the decay of the old weight times what the coupling makes of the rate."""
+
+    @leafwise
+    def rule(p):
+        m, v = np.zeros_like(p), np.zeros_like(p)
+
+        def step(g, p, t):
+            nonlocal m, v
+            rate = 0.5 * max(1 - (t - 1) / 8, 0)
+            m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+            u = rate * m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + 1e-8)
+            lost = weight_decay * COUPLED[coupling](rate) * p
+            return -u - (np.where(u * p > 0, lost, 0) if cautious else lost)
+
+        return step
+
+    return rule
+
+
+@both_precisions
+@pytest.mark.parametrize("cautious", [False, True])
+@pytest.mark.parametrize("coupling", COUPLED)
+def test_a_decay_follows_the_rate_in_one_of_four_ways(coupling, cautious, precision):
+    tx = gradtx.adamw(RATE, weight_decay=0.1, decay_coupling=coupling, peak_learning_rate=0.5, cautious_decay=cautious)
+    check(tx, adamw(coupling, cautious), precision, steps=7, coupling=0.5)  # then the rate is 0
+
+
+@pytest.mark.parametrize("coupling", COUPLED)
+def test_it_follows_in_one_compiled_step(coupling):
+    """It was frozen in others' captured graphs: here the count is an argument, and so is the rate."""
+    p = jnp.ones(3)
+    traces = []
+
+    @jax.jit
+    def step(tx, state, p):
+        traces.append(1)
+        return tx.update(jnp.zeros(3), state, p)
+
+    build = lambda peak: gradtx.adamw(
+        gradtx.linear_schedule(peak, 0.0, 4), weight_decay=0.5, decay_coupling=coupling, peak_learning_rate=peak
+    )
+    for peak in (0.5, 0.25):
+        state = build(peak).init(p)
+        for t in range(4):
+            updates, state = step(build(peak), state, p)
+            rate = peak * (1 - t / 4)
+            want = {"rate": rate, "schedule": rate / peak, "none": 1.0, "squared": rate**2 / peak}[coupling]
+            np.testing.assert_allclose(updates, -0.5 * want, rtol=1e-6)
+    assert len(traces) == 1
+
+
+def test_of_a_constant_rate_the_peak_is_the_rate():
+    p = jnp.ones(2)
+    for coupling, want in (("rate", 0.05), ("schedule", 0.5), ("none", 0.5), ("squared", 0.05)):
+        tx = gradtx.decay_weights(0.5, 0.1, coupling=coupling)
+        np.testing.assert_allclose(tx.update(jnp.zeros(2), tx.init(p), p)[0], -want, rtol=1e-6)
+
+
+def test_couplings_leave_the_state_as_it_is():
+    structures = {
+        jax.tree.structure(gradtx.adamw(0.1, decay_coupling=coupling).init(jnp.ones(2))) for coupling in COUPLED
+    }
+    assert len(structures) == 1
+
+
+def test_a_peak_that_cannot_be_known_is_an_error_that_asks_for_it():
+    with pytest.raises(
+        ValueError, match=r"`decay_weights`: with coupling 'squared' and a schedule .*peak_learning_rate"
+    ):
+        gradtx.adamw(RATE, decay_coupling="squared")
+    with pytest.raises(ValueError, match=r"`decay_weights`: coupling must be one of"):
+        gradtx.decay_weights(0.1, coupling="lr")
+    with pytest.raises(ValueError, match=r"`decay_weights`: peak_learning_rate must be positive"):
+        gradtx.decay_weights(0.1, 0.1, coupling="squared", peak_learning_rate=0.0)

@@ -1,0 +1,6 @@
+"""Which optimizer is better: the same budget of tuning for each, then runs whose seeds are paired.
+
+python -m benchmarks.quality tune      trials, into runs/quality.jsonl; killed and started again, it goes on
+python -m benchmarks.quality run       the best numbers of each from other seeds, and the time of its step
+python -m benchmarks.quality report    tables, sentences, a picture; into docs/quality.md and .png with --write
+"""
