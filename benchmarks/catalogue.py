@@ -472,7 +472,7 @@ CATALOGUE = {
         lambda lib: lib.schedule_free_radam(0.01, b2=0.9, silent_sgd_phase=False), moves=(64, 4)
     ),
     "schedule_free_plus": Entry(
-        lambda lib: lib.schedule_free_plus(weight_decay=0.1, r=1.0, polyak_beta=0.5, c_warmup=1, sf_b1_anneal_steps=3)
+        lambda lib: lib.schedule_free_plus(0.1, weight_decay=0.1, r=1.0, polyak_beta=0.5, sf_b1_anneal_steps=3)
     ),
     "scale_by_trusted_rms": Entry(lambda lib: lib.scale_by_trusted_rms(0.9, bias_correction=True)),
     "contrib.reduce_on_plateau": Entry(lambda lib: lib.contrib.reduce_on_plateau(0.5, 2, 0.1)),
@@ -593,7 +593,7 @@ CATALOGUE = {
     "apollo_mini": Entry(lambda lib: lib.apollo_mini(1e-3, scale_front=True), moves=(28, 4)),
     "contrib.scale_by_galore": Entry(lambda lib: lib.contrib.scale_by_galore(2), differs="`galore`"),
     "contrib.galore": Entry(
-        lambda lib: lib.contrib.galore(1e-3, weight_decay=0.01), moves=(49, 12.1), differs="`galore`"
+        lambda lib: lib.contrib.galore(1e-3, weight_decay=0.01), moves=(51, 10), differs="`galore`"
     ),
     "contrib.galore lion": Entry(
         lambda lib: lib.contrib.galore(1e-3, 3, 2, 0.25, lib.scale_by_lion(), 0.01), differs="`galore`"

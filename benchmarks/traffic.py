@@ -31,8 +31,8 @@ the step instead, the bytes are the same.
 float32 parameter; they are exact and repeat to the last digit. Reading gradients and parameters once, writing
 parameters once, and reading and writing each slot of state once is 12 bytes and 8 more per slot. *Trace*, *lower* and
 *compile* are seconds after clearing JAX's caches, for trace the median of three; they vary with the machine's load.
-In each pair of columns gradtx comes first, then Optax, if it has the method. *Ratio* is the sum of the three over Optax's, below 1 where
-gradtx is faster."""
+In each pair of columns gradtx comes first, then Optax, if it has the method. *Ratio* is the sum of the three over
+Optax's, below 1 where gradtx is faster."""
 
 
 class Cost(NamedTuple):

@@ -177,12 +177,11 @@ class low_rank(GradientTransformation):
             found = [(u, vh.mT.conj())[i] for i in self._sides(g.shape)]
             return [laid_like(v[..., : p.shape[-1]].astype(p.dtype), p) for v, p in zip(found, like, strict=True)]
 
-        now = count % self.update_proj_gap == 0
-        # P of a matrix that had no gradient when it was computed is 0, and would stay so until the next time
-        due = {i: now | ~jnp.any(jnp.stack([jnp.any(p[..., 0] != 0) for p in old[i]])) for i in stacks}
-        chosen = lambda i, new: [jnp.where(due[i], p, q) for p, q in zip(new, old[i], strict=True)]
-        anew = lambda: {i: chosen(i, vectors(g, old[i])) for i, g in stacks.items()}
-        found = jax.lax.cond(jnp.any(jnp.stack([now, *due.values()])), anew, lambda: differing_like(old, now))
+        # also where a matrix had no gradient at the last time: its P is 0
+        missing = [jnp.all(p[..., 0] == 0) for each in old.values() for p in each]
+        now = jnp.any(jnp.stack([count % self.update_proj_gap == 0, *missing]))
+        anew = lambda: {i: vectors(g, old[i]) for i, g in stacks.items()}
+        found = jax.lax.cond(now, anew, lambda: differing_like(old, now))
         return {i: pair(g, found[i]) for i, g in stacks.items()}
 
     def _drawn(self, refresh: Array, g: Array, place: int, name: str) -> list[Array]:
