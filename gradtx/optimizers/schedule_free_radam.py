@@ -45,11 +45,18 @@ class scale_by_trusted_rms(scale_by_rms):
     """`scale_by_rms` where it is of enough gradients for `scale_by_radam`, rho at least 4; before, the gradient itself.
 
     Args:
-      decay, eps, initial_scale, eps_in_sqrt, bias_correction: as in `scale_by_rms`. It counts with bias_correction.
+      decay, eps, initial_scale, eps_in_sqrt, bias_correction: as in `scale_by_rms`; bias_correction must be True.
 
     State: 4 bytes per float32 parameter and 4. Reads: gradients only.
+    Raises:
+      ValueError: without bias_correction, with which it counts.
     Source: Liu et al., On the variance of the adaptive learning rate and beyond, ICLR 2020 (arXiv:1908.03265).
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.bias_correction:
+            raise ValueError("`scale_by_trusted_rms`: it counts with bias_correction=True alone.")
 
     def update(self, updates, state, params=None, **extra):
         (decay,) = at(state.count, self.decay)

@@ -437,6 +437,8 @@ def test_errors_name_what_is_wrong():
         gradtx.schedule_free(0.1, 0.1)
     with pytest.raises(ValueError, match="`schedule_free` reads the parameters"):
         SF.update(P, SF.init(P))
+    with pytest.raises(ValueError, match="`scale_by_trusted_rms`: it counts with"):
+        gradtx.scale_by_trusted_rms()
     with pytest.raises(ValueError, match="inner_momentum corrects v, and correct_rate does not"):
         gradtx.schedule_free_adamw(0.1, inner_momentum=0.9, correct_rate=True)
     with pytest.raises(ValueError, match=r"`schedule_free_eval_params`: the state, a dict, has no ScheduleFreeState"):
