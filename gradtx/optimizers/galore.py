@@ -51,7 +51,7 @@ class scale_by_galore(low_rank):
     Args:
       rank: at least 1; that of a smaller matrix is its shorter side.
       update_proj_gap: after how many updates P is computed anew, at least 1. That is a singular value decomposition of
-        each matrix.
+        each matrix. It is also computed when a matrix that had no gradient then gets its first.
       scale: what the projected updates are multiplied by.
       base_optimizer: a transformation of gradients, or a foreign `(init, update)` pair; None, `scale_by_adam()`. It is
         given no parameters, which have other shapes: weight decay has its place in `galore`.

@@ -85,7 +85,8 @@ def schedule_free_radam(
     Other arguments: `schedule_free`, as b1; those of v: `scale_by_rms`.
 
     Args:
-      learning_rate: in units of the parameters; 1 to 10 times that of AdamW with a schedule.
+      learning_rate: in units of the parameters; 1 to 10 times that of AdamW with a schedule. A
+        schedule is read at t + 1.
       weight_decay: fraction of y removed per update, before the learning rate multiplies it. Not negative.
       mask: which leaves decay; see `add_decayed_weights`.
       decay_at_z: it is z that decays by a fraction of itself, not of y.
