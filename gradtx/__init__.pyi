@@ -168,8 +168,6 @@ from gradtx.optimizers.adagrad import scale_by_rss as scale_by_rss
 from gradtx.optimizers.adam import ScaleByAdamState as ScaleByAdamState
 from gradtx.optimizers.adam import adam as adam
 from gradtx.optimizers.adam import adamw as adamw
-from gradtx.optimizers.adam import nadam as nadam
-from gradtx.optimizers.adam import nadamw as nadamw
 from gradtx.optimizers.adam import scale_by_adam as scale_by_adam
 from gradtx.optimizers.adam_mini import AdamMiniBlocks as AdamMiniBlocks
 from gradtx.optimizers.adam_mini import ScaleByAdamMiniState as ScaleByAdamMiniState
@@ -291,6 +289,8 @@ from gradtx.optimizers.muon import MuonState as MuonState
 from gradtx.optimizers.muon import muon as muon
 from gradtx.optimizers.muon import scale_by_muon as scale_by_muon
 from gradtx.optimizers.nadam import ScaleByNadamState as ScaleByNadamState
+from gradtx.optimizers.nadam import nadam as nadam
+from gradtx.optimizers.nadam import nadamw as nadamw
 from gradtx.optimizers.nadam import scale_by_nadam as scale_by_nadam
 from gradtx.optimizers.newton import newton as newton
 from gradtx.optimizers.newton import scale_by_newton as scale_by_newton

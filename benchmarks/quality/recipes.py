@@ -64,13 +64,11 @@ class Recipe(NamedTuple):
       build: from a setting, whose numbers are tracers, to a transformation of either library.
       space: numbers as distributions.
       forgets: what `forget` is of.
-      needs: the name in gradtx without which there is no such contender.
     """
 
     build: Callable[[Setting], Any]
     space: Numbers
     forgets: str
-    needs: str = "adamw"
 
 
 SLOW = (1e-3, 1e-1)  # 1 - b2, of squares
@@ -98,21 +96,20 @@ def entrywise(name: str, low: float = 3e-4, decays: str = "b2", **options: Any) 
         given = options | {decays: s.b}
         return getattr(gradtx, name)(s.rate, weight_decay=s.decay, mask=not_vectors, **given)
 
-    return Recipe(build, space(low), decays, name)
+    return Recipe(build, space(low), decays)
 
 
-def decayed(direction: Callable[[Setting], Any], low: float, forgets: str, needs: str) -> Recipe:
+def decayed(direction: Callable[[Setting], Any], low: float, forgets: str) -> Recipe:
     """A direction for all parameters, then the decay, then the rate."""
 
     def build(s: Setting) -> Any:
         decay = gradtx.add_decayed_weights(s.decay, not_vectors)
         return gradtx.chain(direction(s), decay, gradtx.scale_by_learning_rate(s.rate))
 
-    return Recipe(build, space(low), forgets, needs)
+    return Recipe(build, space(low), forgets)
 
 
 def of_matrices(
-    needs: str,
     method: Callable[[Setting], Any],
     low: float = 3e-4,
     forget: tuple[float, float] = FAST,
@@ -125,7 +122,7 @@ def of_matrices(
         adamw = gradtx.adamw(s.scaled(others), b2=BETA, weight_decay=s.decay / others, mask=not_vectors)
         return gradtx.partition({"matrices": method(s), "others": adamw}, OTHERS)
 
-    return Recipe(build, space(low, forget), forgets, needs)
+    return Recipe(build, space(low, forget), forgets)
 
 
 def optax_adamw(s: Setting) -> Any:
@@ -195,32 +192,31 @@ def sophia(s: Setting) -> Any:
     return gradtx.sophia(s.rate, b2=s.b, weight_decay=s.decay, weight_decay_mask=not_vectors)
 
 
-CONTENDERS: dict[str, Recipe] = {
+RECIPES: dict[str, Recipe] = {
     "adamw": entrywise("adamw"),
     "optax adamw": Recipe(optax_adamw, space(3e-4), "b2"),
     "optax muon": Recipe(optax_muon, space(3e-4, FAST), "momentum"),
     "nadamw": entrywise("nadamw"),
     "laprop": entrywise("laprop"),
     "mars": entrywise("mars"),
-    "cautious adamw": decayed(lambda s: gradtx.cautious(gradtx.scale_by_adam(b2=s.b)), 3e-4, "b2", "cautious"),
+    "cautious adamw": decayed(lambda s: gradtx.cautious(gradtx.scale_by_adam(b2=s.b)), 3e-4, "b2"),
     "adam_mini": entrywise("adam_mini"),
     "came": entrywise("came"),
     "apollo": entrywise("apollo", rank=24),
     "lion": entrywise("lion", low=3e-5),
-    "ademamix": Recipe(ademamix, space(3e-4, (1e-3, 3e-2)), "b3", "ademamix"),
-    "schedule_free_adamw": Recipe(schedule_free, space(1e-3), "b2", "schedule_free_adamw"),
-    "adopt": decayed(lambda s: gradtx.scale_by_adopt(b2=s.b), 3e-4, "b2", "scale_by_adopt"),
+    "ademamix": Recipe(ademamix, space(3e-4, (1e-3, 3e-2)), "b3"),
+    "schedule_free_adamw": Recipe(schedule_free, space(1e-3), "b2"),
+    "adopt": decayed(lambda s: gradtx.scale_by_adopt(b2=s.b), 3e-4, "b2"),
     "adan": entrywise("adan", decays="b3"),
-    "sophia": Recipe(sophia, space(3e-4), "b2", "sophia"),
-    "muon": of_matrices("muon", muon),
-    "normuon": of_matrices("normuon", normuon),
-    "muon hyperball": of_matrices("hyperball", muon_hyperball, low=3e-3, others=0.2),
-    "scion": Recipe(scion, space(3e-3, FAST), "momentum", "scion"),
-    "soap": of_matrices("soap", soap, forget=SLOW, forgets="b2"),
-    "kl_soap": of_matrices("kl_soap", kl_soap, forget=SLOW, forgets="b2"),
-    "soap_muon": of_matrices("soap_muon", soap_muon, forget=SLOW, forgets="b2"),
-    "shampoo": of_matrices("shampoo", shampoo, forget=SLOW, forgets="b2"),
-    "psgd_kron": of_matrices("psgd_kron", psgd_kron, low=1e-4, others=3.0),
+    "sophia": Recipe(sophia, space(3e-4), "b2"),
+    "muon": of_matrices(muon),
+    "normuon": of_matrices(normuon),
+    "muon hyperball": of_matrices(muon_hyperball, low=3e-3, others=0.2),
+    "scion": Recipe(scion, space(3e-3, FAST), "momentum"),
+    "soap": of_matrices(soap, forget=SLOW, forgets="b2"),
+    "kl_soap": of_matrices(kl_soap, forget=SLOW, forgets="b2"),
+    "soap_muon": of_matrices(soap_muon, forget=SLOW, forgets="b2"),
+    "shampoo": of_matrices(shampoo, forget=SLOW, forgets="b2"),
+    "psgd_kron": of_matrices(psgd_kron, low=1e-4, others=3.0),
 }
-RECIPES = {name: recipe for name, recipe in CONTENDERS.items() if hasattr(gradtx, recipe.needs)}
 BASELINE = "adamw"

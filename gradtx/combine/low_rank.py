@@ -14,7 +14,7 @@ from gradtx import keys, leafwise, paths
 from gradtx.calls import given_what_it_names
 from gradtx.clock import Hyperparameter, start, time
 from gradtx.combine.dimensions import as_dimension_numbers, matrix_axes
-from gradtx.core import GradientTransformation, Params, State, Updates, as_transformation, transformation
+from gradtx.core import GradientTransformation, Params, State, Updates, transformation
 from gradtx.formulas import alike
 from gradtx.linalg.axes import Axes, as_matrices, from_matrices
 from gradtx.moments import abs_sq, length
@@ -48,10 +48,6 @@ def _numbers(owner: str, name: str, numbers: Any) -> Any:
     return as_dimension_numbers(owner, name, numbers)
 
 
-def _base(owner: str, name: str, tx: Any) -> Any:
-    return None if tx is None else as_transformation(owner, name, tx)
-
-
 def as_projection(owner: str, name: str, x: Any) -> Any:
     """How P is made: "svd", "random", or a function of (key, shape, dtype)."""
     if x in ("svd", "random") or callable(x):
@@ -69,7 +65,7 @@ class low_rank(GradientTransformation):
     rank: int = whole(default=128, within="[1, inf)")
     update_proj_gap: int = number(default=200, within="[1, inf)", integer=True)
     scale: Hyperparameter = number(default=1.0)
-    base_optimizer: Any = part(default=None, convert=_base)
+    base_optimizer: Any = part(default=None)
     weight_dimension_numbers: Any = static(default=None, convert=_numbers)
     side: str = static(default="shorter", one_of=SIDES, kw_only=True)
     projection: Any = static(default="svd", convert=as_projection, kw_only=True)

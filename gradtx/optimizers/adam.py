@@ -10,7 +10,6 @@ from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root, unbiased_mean
-from gradtx.optimizers.nadam import scale_by_nadam
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.transforms.weight_decay import decoupled
 from gradtx.value import flag, number, state, storage_dtype
@@ -133,57 +132,3 @@ def adamw(
         scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, bias_correction=bias_correction),
         decoupled(learning_rate, weight_decay, mask, decay_coupling, peak_learning_rate, cautious_decay),
     )
-
-
-def nadam(
-    learning_rate: Hyperparameter,
-    b1: Hyperparameter = 0.9,
-    b2: Hyperparameter = 0.999,
-    eps: Hyperparameter = 1e-8,
-    eps_root: Hyperparameter = 0.0,
-    mu_dtype: DTypeLike | None = None,
-    *,
-    nesterov: bool = True,
-    momentum_decay: Hyperparameter | None = None,
-) -> GradientTransformation:
-    """`adam` with `nesterov`, or `scale_by_nadam`.
-
-    Args:
-      momentum_decay: None for the same b1 all the time; 0.004 for the paper's, which rises. See `scale_by_nadam`.
-
-    Source: Dozat, Incorporating Nesterov momentum into Adam, ICLR workshop 2016; by default without its schedule of b1.
-    """
-    if momentum_decay is None:
-        return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
-    return chain(
-        _rising(nesterov, momentum_decay, b1, b2, eps, eps_root, mu_dtype), scale_by_learning_rate(learning_rate)
-    )
-
-
-def nadamw(
-    learning_rate: Hyperparameter,
-    b1: Hyperparameter = 0.9,
-    b2: Hyperparameter = 0.999,
-    eps: Hyperparameter = 1e-8,
-    eps_root: Hyperparameter = 0.0,
-    mu_dtype: DTypeLike | None = None,
-    weight_decay: Hyperparameter = 1e-4,
-    mask: Any = None,
-    *,
-    nesterov: bool = True,
-    momentum_decay: Hyperparameter | None = None,
-) -> GradientTransformation:
-    """`adamw` with `nesterov`, or `nadam` with `momentum_decay` and `adamw`'s decay.
-
-    Source: Dozat, 2016, as `nadam`, and Loshchilov, Hutter, 2019, as `adamw`.
-    """
-    if momentum_decay is None:
-        return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=nesterov)
-    rising = _rising(nesterov, momentum_decay, b1, b2, eps, eps_root, mu_dtype)
-    return chain(rising, decoupled(learning_rate, weight_decay, mask))
-
-
-def _rising(nesterov: bool, momentum_decay: Hyperparameter, *moments: Any) -> GradientTransformation:
-    if not nesterov:
-        raise ValueError("`nadam`: momentum_decay is for the look ahead, got nesterov=False.")
-    return scale_by_nadam(*moments, momentum_decay=momentum_decay)
