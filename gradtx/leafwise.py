@@ -15,8 +15,8 @@ from gradtx import collectives
 from gradtx.collectives import Axis
 from gradtx.formulas import alike, in_tuple
 from gradtx.moments import length, squares_summed
-from gradtx.paths import MismatchError, aligned, is_none, shown, unflatten
-from gradtx.placement import on_one_device
+from gradtx.paths import MismatchError, aligned, is_none, plain, shown, unflatten
+from gradtx.placement import differing_like, on_one_device
 from gradtx.reductions import Asking, occurs
 
 SMALL = 2**14  # entries up to which leaves of one shape are reduced together, ...
@@ -155,6 +155,18 @@ def zeros(tree: Any, dtype: Any = None, *, real: bool = False) -> Any:
       real: a complex leaf gets real zeros, as for the mean of |g|^2.
     """
     return full(tree, 0, dtype, real=real)
+
+
+def zero_of_each(tree: Any, *, axis: Axis = None) -> Any:
+    """A real zero for each leaf, float32 or wider, beside it; with `axis`, the same on all devices along it."""
+
+    def zero(p: Any) -> Array:
+        dtype = jnp.finfo(wide_dtype(p)).dtype
+        if axis is None:
+            return jnp.zeros_like(p, dtype, shape=())
+        return differing_like(jnp.zeros((), dtype), p, but=collectives.names(axis))
+
+    return map(zero, plain(tree))
 
 
 def full(tree: Any, fill: Any, dtype: Any = None, *, real: bool = False) -> Any:

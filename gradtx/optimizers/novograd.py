@@ -11,7 +11,6 @@ from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, require_params, transformation
 from gradtx.moments import ema, root, squares_summed
-from gradtx.paths import plain
 from gradtx.transforms.decay import decayed
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.value import number, state, storage_dtype
@@ -55,8 +54,7 @@ class scale_by_novograd(GradientTransformation):
     mu_dtype: DTypeLike | None = storage_dtype(default=None)
 
     def init(self, params):
-        nu = leafwise.map(lambda p: jnp.zeros_like(p, jnp.finfo(leafwise.wide_dtype(p)).dtype, shape=()), plain(params))
-        return ScaleByNovogradState(start(), leafwise.zeros(params, self.mu_dtype), nu)
+        return ScaleByNovogradState(start(), leafwise.zeros(params, self.mu_dtype), leafwise.zero_of_each(params))
 
     def update(self, updates, state, params=None, **extra):
         params = require_params(params, self)

@@ -7,11 +7,9 @@ from jax import Array
 
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
-from gradtx.collectives import Axis, as_axis, names, total
+from gradtx.collectives import Axis, as_axis, total
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, length, shrinkage
-from gradtx.paths import plain
-from gradtx.placement import differing_like
 from gradtx.reductions import Asking, summed
 from gradtx.value import number, state, static
 
@@ -48,11 +46,7 @@ class limit_norm_growth(GradientTransformation):
     axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
     def init(self, params):
-        def norm(p):
-            zero = jnp.zeros((), jnp.finfo(leafwise.wide_dtype(p)).dtype)
-            return differing_like(zero, p, but=names(self.axis))
-
-        return LimitNormGrowthState(start(), leafwise.map(norm, plain(params)))
+        return LimitNormGrowthState(start(), leafwise.zero_of_each(params, axis=self.axis))
 
     def update(self, updates, state, params=None, **extra):
         growth, eps = at(state.count, self.growth, self.eps)

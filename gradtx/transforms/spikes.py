@@ -8,12 +8,10 @@ from jax import Array
 
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
-from gradtx.collectives import Axis, as_axis, names, parts_along
+from gradtx.collectives import Axis, as_axis, parts_along
 from gradtx.combine.record import record
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, length, root, shrinkage, squares_summed
-from gradtx.paths import plain
-from gradtx.placement import differing_like
 from gradtx.value import number, state, static
 
 
@@ -102,7 +100,7 @@ class clip_by_running_max(GradientTransformation):
     axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
     def init(self, params):
-        return ClipByRunningMaxState(start(), _zero_per_leaf(params, self.axis))
+        return ClipByRunningMaxState(start(), leafwise.zero_of_each(params, axis=self.axis))
 
     def update(self, updates, state, params=None, **extra):
         (decay,) = at(state.count, self.decay)
@@ -157,7 +155,7 @@ class normalize_by_running_norm(GradientTransformation):
     axis: Axis = static(default=None, convert=as_axis, kw_only=True)
 
     def init(self, params):
-        norm, square = (_zero_per_leaf(params, self.axis) for _ in range(2))
+        norm, square = (leafwise.zero_of_each(params, axis=self.axis) for _ in range(2))
         return NormalizeByRunningNormState(start(), norm, square)
 
     def update(self, updates, state, params=None, **extra):
@@ -174,15 +172,3 @@ class normalize_by_running_norm(GradientTransformation):
 
         updates, norm, square = leafwise.unzip_map(leaf, updates, state.norm, state.square, outputs=3)
         return updates, NormalizeByRunningNormState(count, norm, square)
-
-
-def _zero_per_leaf(params: Params, axis: Axis) -> Params:
-    """A real number per leaf, the same on all devices along a manual axis."""
-
-    def leaf(p):
-        dtype = jnp.finfo(leafwise.wide_dtype(p)).dtype
-        if axis is None:
-            return jnp.zeros_like(p, dtype, shape=())
-        return differing_like(jnp.zeros((), dtype), p, but=names(axis))
-
-    return leafwise.map(leaf, plain(params))
