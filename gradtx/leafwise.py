@@ -132,6 +132,19 @@ def widen(tree: Any) -> Any:
     return jax.tree.map(lambda x: _cast(x, wide_dtype(x)) if is_float(x) else x, tree)
 
 
+def evaluated(fn: Callable, params: Any, slot: Any) -> Any:
+    """`fn` of each floating parameter and its slot, both in float32 or wider, rounded to the parameter's dtype.
+
+    What has no slot stays.
+    """
+
+    def leaf(p: Any, x: Any) -> Any:
+        return p if x is None or not is_float(p) else fn(widen(p), widen(x)).astype(jnp.result_type(p))
+
+    with jax.numpy_dtype_promotion("standard"):  # a slot may be wider than its parameter
+        return map(leaf, params, slot)
+
+
 def cast_like(tree: Any, like: Any) -> Any:
     """Casts each leaf to the dtype of its counterpart in `like`, never weakly typed; the shapes must agree."""
 

@@ -96,13 +96,7 @@ class average_params(GradientTransformation):
         average = self._with(leafwise.widen(leafwise.floats(evaluated)), wide)
         (share,) = at(state.count, self.share)
 
-        def leaf(p, a):
-            if a is None or not leafwise.is_float(p):
-                return p
-            return ((1 - share) * leafwise.widen(p) + share * a).astype(jnp.result_type(p))
-
-        with jax.numpy_dtype_promotion("standard"):  # the average may be wider than a parameter
-            return leafwise.map(leaf, evaluated, average)
+        return leafwise.evaluated(lambda p, a: (1 - share) * p + share * a, evaluated, average)
 
     def _with(self, params: Params, state: AverageParamsState) -> Params:
         """The average with the parameters after the last update in it, where they count."""

@@ -1,9 +1,7 @@
 """EMA-Nesterov (2026): gradients ahead along the mean of the last steps."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
@@ -69,12 +67,5 @@ class ema_nesterov(GradientTransformation):
         return outgoing, EmaNesterovState(count, geometry.scalar(state.mu, beta), mu, inner)
 
     def eval_params(self, state, params):
-        def leaf(p, mu):
-            if mu is None or not leafwise.is_float(p):
-                return p
-            wide, mu = leafwise.widen((p, mu))
-            return (wide - state.beta * mu).astype(jnp.result_type(p))
-
-        with jax.numpy_dtype_promotion("standard"):  # mu may be wider than a parameter
-            home: Any = leafwise.map(leaf, params, state.mu)
+        home = leafwise.evaluated(lambda p, mu: p - state.beta * mu, params, state.mu)
         return self.inner.eval_params(state.inner_state, home)

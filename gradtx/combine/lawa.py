@@ -77,13 +77,10 @@ class lawa(GradientTransformation):
         made = jnp.minimum(state.count // self.every, self.window)
 
         def leaf(p, ring):
-            if ring is None or not leafwise.is_float(p):
-                return p
             mean = jnp.sum(ring, axis=0) / jnp.maximum(made, 1)  # those that were not made are 0
-            return jnp.where(made > 0, mean, p).astype(jnp.result_type(p))
+            return jnp.where(made > 0, mean, p)
 
-        with jax.numpy_dtype_promotion("standard"):  # checkpoints may be wider than a parameter
-            return leafwise.map(leaf, evaluated, checkpoints)
+        return leafwise.evaluated(leaf, evaluated, checkpoints)
 
     def _with(self, params: Params, state: LawaState) -> Params:
         """The checkpoints with the parameters after the last update among them, where they are one."""

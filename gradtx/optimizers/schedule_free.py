@@ -191,19 +191,9 @@ def schedule_free_eval_params(state: State, params: Params) -> Params:
 
 def _mean(state: Any, params: Params) -> Params:
     """x where the state has a z, the parameters elsewhere; in their dtypes."""
-
     if hasattr(state, "x"):
-        keep = lambda y, x: y if x is None or not leafwise.is_float(y) else x.astype(jnp.result_type(y))
-        return leafwise.map(keep, params, state.x)
-
-    def leaf(y, z):
-        if z is None or not leafwise.is_float(y):
-            return y
-        wide_y, wide_z = leafwise.widen((y, z))
-        return ((wide_y - (1 - state.b1) * wide_z) / state.b1).astype(jnp.result_type(y))
-
-    with jax.numpy_dtype_promotion("standard"):  # z may be wider than a parameter
-        return leafwise.map(leaf, params, state.z)
+        return leafwise.evaluated(lambda y, x: x, params, state.x)
+    return leafwise.evaluated(lambda y, z: (y - (1 - state.b1) * z) / state.b1, params, state.z)
 
 
 @value
