@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks import report
 from benchmarks.collectives import collectives
+from benchmarks.compilations import compilations
 from benchmarks.on_mesh import SHORT, UPDATES, attempt, cells, update_of
 from benchmarks.recipes import LIBRARIES, build
 from benchmarks.training import Program, batch_of, settings
@@ -30,8 +31,6 @@ DESCRIPTION = (
 TIMED = ("adamw", "lamb", "adafactor", "contrib.muon")
 
 WARMUP = 3  # steps that are not timed, and whose compilations are counted
-
-COMPILED = "/jax/core/compile/backend_compile_duration"  # what JAX reports for each program that XLA compiles
 
 EXPLANATION = """\
 *Training*: `benchmarks/training.py` trains the layers of `benchmarks/collectives.py`, {layers} of them, on {batch}
@@ -72,16 +71,13 @@ def measure(method: str, layers: int, batch: int, repetitions: int, rate: float 
     """The rows of a method: setting, ratio, collectives and their bytes, state bytes, programs, distance."""
     data = batch_of(batch)
     programs, known, ends = {}, {}, {}
-    compiled: list[str] = []
-    count = lambda event, duration_secs, **_: compiled.append(event) if event == COMPILED else None
-    jax.monitoring.register_event_duration_secs_listener(count)
     for name, make in settings(method).items():
         program = make(build(method, LIBRARIES[0]), layers, data)
         found = collectives(program.step.lower(program.params, program.state, program.batch).compile())
         jax.clear_caches()
-        compiled.clear()
-        for _ in range(WARMUP):
-            program = run(program)
+        with compilations() as compiled:
+            for _ in range(WARMUP):
+                program = run(program)
         known[name] = [
             ", ".join(f"{n.operations} {SHORT[kind]}" for kind, n in sorted(found.items())) or "none",
             f"{sum(n.bytes for n in found.values()):,}",
@@ -89,7 +85,6 @@ def measure(method: str, layers: int, batch: int, repetitions: int, rate: float 
             str(len(compiled)),
         ]
         programs[name], ends[name] = program, program.params
-    jax.monitoring.unregister_event_duration_listener(count)
     first, *_ = programs
     plain = host(ends[first], programs[list(programs)[-1]].params)
     for name, params in ends.items():

@@ -147,9 +147,6 @@ class Step:
         with _within(self._mesh):
             return self._compiled.lower(params, state, grads, extra)
 
-    def _cache_size(self) -> int:
-        return self._compiled._cache_size()
-
 
 def _known(tx: Any, params: Any, param_shardings: Any) -> tuple[GradientTransformation, Layout]:
     """The transformation without `on_mesh` around it, and how the parameters lie."""
