@@ -1,4 +1,4 @@
-"""The command line: python -m benchmarks.quality tune|run|report. See the package."""
+"""The command line: python -m benchmarks.quality tune|run|shorten|report. See the package."""
 
 import argparse
 import sys
@@ -12,6 +12,7 @@ from benchmarks.quality import report, tasks, tune
 from benchmarks.quality.recipes import BASELINE, RECIPES
 from benchmarks.quality.records import Records
 from benchmarks.quality.run import REPETITIONS, SEEDS, run
+from benchmarks.quality.shorten import SHORTENED, shortest
 from benchmarks.report import environment, list_of
 from examples.textbook import picture
 from examples.train_lm_sharded.options import OptionError
@@ -48,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if options.command == "tune":
                     found = tune.tune(task, name, rounds, records, clock)
                     print(f"{task.name}  {name}: {found}", flush=True)
+                elif options.command == "shorten":
+                    found = shortest(task, name, rounds, records, clock, seeds[:SHORTENED])
+                    print(f"{task.name}  {name}: {found:.3f} of {BASELINE}'s steps", flush=True)
                 else:
                     run(task, name, rounds, records, clock, seeds, 1 if options.quick else REPETITIONS)
     except tune.OutOfTimeError:
@@ -61,7 +65,8 @@ def _report(options, argv, chosen, names, rounds, records, seeds) -> int:
         each = {name: run(task, name, rounds, records, seeds=seeds) for name in names}
         missing += [f"{title} {name}" for name, one in each.items() if one is None]
         if each[BASELINE] is not None:
-            found[title] = {name: one for name, one in each.items() if one is not None}
+            length = lambda name, task=task: shortest(task, name, rounds, records, seeds=seeds[:SHORTENED])
+            found[title] = {n: one._replace(shortest=length(n)) for n, one in each.items() if one is not None}
     if missing:
         print(f"Not run to the end, and left out: {', '.join(missing)}.", file=sys.stderr)
     if not found:
@@ -90,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("command", choices=("tune", "run", "report"))
+    add("command", choices=("tune", "run", "shorten", "report"))
     add("--tasks", type=list_of(_task), default=list(tasks.TASKS), metavar="NAME,...", help=", ".join(tasks.TASKS))
     add("--recipes", type=list_of(_recipe), metavar="NAME,...", help=f"of {', '.join(RECIPES)}; all by default")
     add("--text", type=Path, metavar="PATH", help="what the GPT reads; default: Python's manual, which comes with it")

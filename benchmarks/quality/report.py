@@ -1,5 +1,6 @@
 """The page: tables, sentences made from the numbers, a picture."""
 
+import math
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from scipy import stats
 
 from benchmarks.quality.recipes import BASELINE, RECIPES
 from benchmarks.quality.run import Found
+from benchmarks.quality.shorten import SHORTENED
 from benchmarks.quality.tasks import Task
 from benchmarks.quality.training import LOOKS
 from benchmarks.quality.tune import Round
@@ -30,10 +32,11 @@ part, are run again from {seeds} other seeds, and measured on a test part. A see
 one choice of what is measured, so differences are paired; ± is half of a 95 % t-interval of their mean. A star is a
 difference that is not by chance: all stars of a table together err with a chance of at most 5 % (Holm). Methods of
 matrices have the hidden ones; embeddings, the head and vectors are AdamW's, with the same rate or a fixed multiple of
-it. *Steps*: until the loss is below the one with which AdamW ends, as a share of AdamW's; the schedule ends with the
-run, so with a shorter one it would be sooner. *Step*: processor time of a step of training, over that of AdamW beside
-it, in turns; *time*: both together. Networks are small and so are batches: in larger ones a method's own part of a
-step is smaller."""
+it. *Steps*: until the loss is below the one with which AdamW ends, as a share of AdamW's, in a run as long as AdamW's.
+*Shortest*: the shortest run, with the same numbers and all of the schedule in it, that ends as low as AdamW's whole run
+(found by bisection with {shortened} seeds). *Step*: processor time of a step of training, over that of AdamW beside it,
+in turns; *time*: steps of the shortest run times step. Networks are small and so are batches: in larger ones a method's
+own part of a step is smaller."""
 
 
 def method(rounds: Sequence[Round], seeds: int) -> str:
@@ -44,7 +47,7 @@ def method(rounds: Sequence[Round], seeds: int) -> str:
         f" and then the best {this.members} of them of {steps}"
         for this, steps in zip(rounds[1:], shown[1:], strict=True)
     ]
-    return METHOD.format(trials=trials + "".join(again), seeds=seeds)
+    return METHOD.format(trials=trials + "".join(again), seeds=seeds, shortened=min(seeds, SHORTENED))
 
 
 def report(tasks: Mapping[str, Task], found: Mapping[str, Mapping[str, Found]]) -> dict[str, Report]:
@@ -75,16 +78,17 @@ def of_task(task: Task, found: Mapping[str, Found]) -> Report:
     rows, seeds = [], len(found[BASELINE].looks)
     for name in sorted(found, key=lambda name: finite(found[name].looks[:, -1].mean())):
         one, gap = found[name], gaps.get(name, np.zeros(seeds))
-        shares, ratio = steps_share(found, name), one.times["ratio"]
+        shares, ratio, short = steps_share(found, name), one.times["ratio"], length(one)
         reached = np.isfinite(shares)
         steps = spread.mean(shares, ".2f") if reached.all() else f"{reached.sum()} of {seeds} runs"
-        spent = f"{ratio * shares.mean():.2f}" if reached.all() else ""
         middle, half = spread.interval(gap)
         versus = "" if name == BASELINE else f"{middle:+.4f} ± {half:.4f}{' *' if name in sure else ''}"
         numbers = " ".join(f"{x:.2g}" for x in one.tuned.numbers)
         end = f"{one.looks[:, -1].mean():.4f}"
-        rows.append([f"`{name}`", end, versus, steps, f"{ratio:.2f}", spent, numbers, RECIPES[name].forgets])
-    columns = ["optimizer", "loss", "less AdamW's", "steps", "step", "time", "rate, shrink, 1 - b, warmup", "b"]
+        counted = [f"{x:.2f}" if np.isfinite(x) else "" for x in (short, ratio, short * ratio)]
+        rows.append([f"`{name}`", end, versus, steps, *counted, numbers, RECIPES[name].forgets])
+    measured = ["loss", "less AdamW's", "steps", "shortest", "step", "time"]
+    columns = ["optimizer", *measured, "rate, shrink, 1 - b, warmup", "b"]
     title = f"{task.unit}, mean of {seeds} seeds"
     return Report([Table(title, columns, rows)], {}, sentences(found, gaps, sure))
 
@@ -145,11 +149,8 @@ def sentences(found: Mapping[str, Found], gaps: Mapping[str, np.ndarray], sure: 
     rest = [name for name in order if name not in sure and name not in lost]
     said = [f"Better than AdamW: {named(ahead)}. Worse: {named(behind)}. Not told apart: {named(rest)}."]
     said += [f"Diverged from some seed: {named(lost)}."] if lost else []
-    quick = [
-        name
-        for name in ahead
-        if np.isfinite(shares := steps_share(found, name)).all() and shares.mean() * found[name].times["ratio"] < 1
-    ]
+    quick = [name for name in ahead if length(found[name]) * found[name].times["ratio"] < 1]
+    said += fewest(found)
     said.append(f"Of the better ones, those that reach AdamW's loss in less time on this machine: {named(quick)}.")
     halves = [half for gap in gaps.values() if np.isfinite(half := spread.interval(gap)[1])]
     last = found[BASELINE].looks[:, -1]
@@ -164,6 +165,24 @@ def sentences(found: Mapping[str, Found], gaps: Mapping[str, np.ndarray], sure: 
     at_edge = [f"`{name}` ({', '.join(edges)})" for name in found if (edges := near_edges(name, found[name]))]
     said.append(f"Best numbers lie next to an end of their space for: {', '.join(at_edge) or 'none'}.")
     return said
+
+
+def length(one: Found) -> float:
+    """Of the shortest run; infinite where there is none that is short enough, or none is known."""
+    return math.inf if one.shortest is None else one.shortest
+
+
+def fewest(found: Mapping[str, Found]) -> list[str]:
+    """How many times fewer steps the best contender needs than AdamW and than Muon as Optax has it."""
+    known = {name: x for name in found if name != BASELINE and np.isfinite(x := length(found[name]))}
+    if not known:
+        return []
+    best = min(known, key=lambda name: known[name])
+    said = f"Fewest steps to AdamW's loss: `{best}`, {1 / known[best]:.2f} times fewer than AdamW"
+    peer = "optax muon"
+    if peer in known and best != peer:
+        said += f" and {known[peer] / known[best]:.2f} times fewer than `{peer}`"
+    return [said + "."]
 
 
 def near_edges(name: str, found: Found) -> list[str]:

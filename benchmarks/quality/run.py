@@ -22,11 +22,13 @@ class Found(NamedTuple):
       tuned: the numbers, and how the search ended.
       looks: what the test part gave, `[seeds, LOOKS]`.
       times: of a step, as `training.Times`.
+      shortest: the length of the shortest run that ends as low as the baseline's, as a share of it; None: not known.
     """
 
     tuned: Tuned
     looks: np.ndarray
     times: dict[str, Any]
+    shortest: float | None = None
 
 
 def run(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.quality import __main__ as program
-from benchmarks.quality import report, run, tasks, training, tune
+from benchmarks.quality import report, run, shorten, tasks, training, tune
 from benchmarks.quality.recipes import BASELINE, RECIPES, Numbers, Setting
 from benchmarks.quality.records import Records, job
 from benchmarks.quality.run import Found
@@ -148,13 +148,31 @@ def test_final_runs_have_other_seeds_and_the_test_part(trained, task, tmp_path):
     assert not trained
 
 
+def test_the_shortest_run_is_found_between_one_that_is_too_short_and_one_that_is_enough(task, tmp_path, monkeypatch):
+    asked = []
+
+    def losses(task, name, each, steps, held, records, clock):  # falls in a line by 1 from 0 steps to all
+        asked.append(steps)
+        end = 2 - steps / task.steps - (0.3 if name == "muon" else 0.0)
+        return np.array([[end if name != "sophia" else np.nan]] * len(each))
+
+    monkeypatch.setattr(shorten, "losses", losses)
+    monkeypatch.setattr(shorten, "tune", lambda *args: Tuned(SOME, [1.0]))
+    of = lambda name: shorten.shortest(task, name, ROUNDS, Records(tmp_path / "records.jsonl"))
+    assert of("muon") == pytest.approx(0.7)
+    assert of(BASELINE) == pytest.approx(1) and of("sophia") == np.inf
+    assert all(steps % LOOKS == 0 for steps in asked)
+    monkeypatch.setattr(shorten, "losses", lambda *args: None)
+    assert of("muon") is None
+
+
 # Verdicts
 
 
-def made(ends, ratio=1.0, numbers=SOME):
+def made(ends, ratio=1.0, numbers=SOME, shortest=None):
     """A result whose losses fall in a line by 1 to these ends."""
     looks = np.array(ends)[:, None] + 1 - np.arange(1, LOOKS + 1) / LOOKS
-    return Found(Tuned(numbers, [1.0]), looks, {"ms": 1.0, "cpu_ms": 1.0, "ratio": ratio})
+    return Found(Tuned(numbers, [1.0]), looks, {"ms": 1.0, "cpu_ms": 1.0, "ratio": ratio}, shortest)
 
 
 SEEDS = np.array([2.0, 2.3, 1.8, 2.1, 2.2])  # their spread cancels
@@ -180,8 +198,9 @@ def test_when_a_loss_is_reached_is_read_off_straight_lines():
 def test_the_page_says_what_the_numbers_say(task):
     found = {
         BASELINE: made(SEEDS),
-        "muon": made(SEEDS - 0.25 + NOISE, ratio=1.2, numbers=SOME._replace(rate=3e-2, forget=0.05)),
-        "soap": made(SEEDS - 0.25 + NOISE, ratio=2.0),
+        "muon": made(SEEDS - 0.25 + NOISE, ratio=1.2, numbers=SOME._replace(rate=3e-2, forget=0.05), shortest=0.5),
+        "soap": made(SEEDS - 0.25 + NOISE, ratio=2.5, shortest=0.4),
+        "optax muon": made(SEEDS - 0.2 + NOISE, ratio=2.0, numbers=SOME._replace(forget=0.05), shortest=0.6),
         "lion": made(SEEDS + 0.1 + NOISE, numbers=SOME._replace(rate=3e-4)),
         "adan": made(SEEDS + NOISE - 1e-4),
         "optax adamw": made(SEEDS),
@@ -190,13 +209,15 @@ def test_the_page_says_what_the_numbers_say(task):
     told = report.report({"perceptron": task}, {"perceptron": found})
     text = report.page({"perceptron": task}, told, "command", "where", report.method(ROUNDS, 5))
     assert "5 trials of 1/4 of the steps and then the best 2 of them of all steps" in " ".join(text.split())
-    assert "Better than AdamW: `muon`, `soap`. Worse: `lion`. Not told apart: `adan`, `optax adamw`." in text
+    assert "Better than AdamW: `muon`, `soap`, `optax muon`. Worse: `lion`. Not told apart: `adan`," in text
     assert "Diverged from some seed: `sophia`." in text
-    assert "in less time on this machine: `muon`." in text  # 0.75 of the steps, each of which takes 1.2 or 2 times
+    assert "`soap`, 2.50 times fewer than AdamW and 1.50 times fewer than `optax muon`." in text
+    assert "in less time on this machine: `muon`." in text  # 0.5, 0.4 and 0.6 of the steps, times 1.2, 2.5 and 2
     assert "AdamW of Optax, the same method with the same trials, differs by +0.0000 ± 0.0000." in text
     assert "next to an end of their space for: `muon` (rate)." in text
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert rows[0].startswith("| `muon` ") and "-0.2500 ± 0.0020 *" in rows[0] and "| 0.75 ± 0.002 " in rows[0]
+    assert rows[0].split("|")[5:8] == [" 0.50     ", " 1.20 ", " 0.60 "]
     assert rows[-1].startswith("| `sophia` ") and " 4 of 5 runs " in rows[-1]
     assert max(map(len, text.split("![")[0].splitlines())) <= 120
 
@@ -212,6 +233,8 @@ def test_the_command_line_tunes_runs_and_writes_the_page(tmp_path, capsys):
     assert program.main(["tune", *small, "--minutes", "0"]) == 0
     assert "0 minutes are over" in capsys.readouterr().out
     assert program.main(["run", *small]) == 0
+    assert program.main(["shorten", *small]) == 0
+    assert "perceptron  adamw: 1.000 of adamw's steps" in capsys.readouterr().out
     assert program.main(["report", *small, "--write", str(page)]) == 0
     text = page.read_text()
     assert "| `lion` " in text and "(64 x 16 x 10)" in text and str(tmp_path) not in text
