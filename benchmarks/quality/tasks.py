@@ -72,10 +72,9 @@ def gpt(
     piece = sizes.context + 1
     text = read_text(path, PIECE * PIECES)
     parts = {name: jnp.asarray(x) for name, x in divided(text.data).items()}
-    graph, shapes = nnx.eval_shape(lambda: nnx.split(GPT(sizes, rngs=nnx.Rngs(0)), nnx.Param))
-    begin = jax.jit(
-        lambda seed: nnx.to_pure_dict(nnx.split(GPT(sizes, rngs=nnx.Rngs(jax.random.key(seed))), nnx.Param)[1])
-    )
+    split = lambda key: nnx.split(GPT(sizes, rotary=True, rngs=nnx.Rngs(key)), nnx.Param)
+    graph, shapes = nnx.eval_shape(lambda: split(0))
+    begin = jax.jit(lambda seed: _silent(nnx.to_pure_dict(split(jax.random.key(seed))[1])))
 
     def cut(data: Array, key: Array, rows: int) -> Array:
         places = jax.random.randint(key, (rows, 1), 0, len(data) - piece + 1)
@@ -92,13 +91,22 @@ def gpt(
     count = sum(x.size for x in jax.tree.leaves(shapes))
     about = (
         f"A GPT of {count:,} parameters ({sizes.layers} layers, width {sizes.width}, {sizes.heads} heads, context "
-        f"{sizes.context}) on the bytes of {text.name} ({len(text.data):,}), {batch} pieces a batch, {steps} steps. "
-        f"Of every {PIECES} stretches of {PIECE} bytes one is held back to choose by, and one to state the result on."
+        f"{sizes.context}, rotary positions, blocks that begin at 0) on the bytes of {text.name} "
+        f"({len(text.data):,}), {batch} pieces a batch, {steps} steps. Of every {PIECES} stretches of {PIECE} bytes "
+        "one is held back to choose by, and one to state the result on."
     )
-    setting = {**dataclasses.asdict(sizes), "batch": batch, "looked_at": looked_at, "text": text.digest}
+    network = {**dataclasses.asdict(sizes), "rotary": True}
+    setting = {**network, "batch": batch, "looked_at": looked_at, "text": text.digest}
     loss = lambda params, data, key: cross_entropy(params, cut(data, key, batch))
     held = {name: parts[name] for name in ("validation", "test")}
     return Task("gpt", about, "nats per byte", setting, begin, loss, measure, parts["train"], held, steps, 1)
+
+
+def _silent(params: Any) -> Any:
+    """The parameters with every block adding nothing at first: what writes into the residual stream is 0."""
+    writes = {"out", "down"}  # layers
+    leaf = lambda path, p: jnp.zeros_like(p) if writes & {step.key for step in path} else p
+    return jax.tree_util.tree_map_with_path(leaf, params)
 
 
 def divided(data: np.ndarray) -> dict[str, np.ndarray]:

@@ -26,7 +26,7 @@ class Round(NamedTuple):
     part: int
 
 
-ROUNDS = (Round(16, 4), Round(4, 1))  # each costs as much as 4 whole runs
+ROUNDS = (Round(16, 4), Round(6, 2), Round(2, 1))  # as much as 4, 3 and 2 whole runs
 QUICK = (Round(4, 4), Round(2, 1))
 
 

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
 VOCABULARY = 256  # bytes
+SLOWEST = 100.0  # positions per radian of the pair of channels that turns the least
 
 
 @dataclass(frozen=True)
@@ -28,18 +30,33 @@ class Sizes:
 
 
 class Attention(nnx.Module):
-    """Causal attention: each position reads those before it."""
+    """Causal attention: each position reads those before it; with `rotary`, by how far before it they are."""
 
-    def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
+    def __init__(self, sizes: Sizes, *, rotary: bool = False, rngs: nnx.Rngs):
         width = sizes.width
-        self.heads = sizes.heads
+        self.heads, self.rotary = sizes.heads, rotary
         self.query, self.key, self.value = (linear(width, width, rngs) for _ in range(3))
         self.out = linear(width, width, rngs)
 
     def __call__(self, x: Array) -> Array:
         split = lambda x: x.reshape(*x.shape[:2], self.heads, -1)  # batch, position, head, channel
-        y = jax.nn.dot_product_attention(split(self.query(x)), split(self.key(x)), split(self.value(x)), is_causal=True)
+        query, key, value = split(self.query(x)), split(self.key(x)), split(self.value(x))
+        if self.rotary:
+            query, key = turned(query), turned(key)
+        y = jax.nn.dot_product_attention(query, key, value, is_causal=True)
         return self.out(y.reshape(x.shape))
+
+
+def turned(x: Array) -> Array:
+    """Each pair of channels of `x` `[batch, position, head, channel]` turned by an angle that grows with the position.
+
+    Products of queries and keys then depend on distances alone (Su et al., RoFormer, 2021, arXiv:2104.09864).
+    """
+    pairs = x.shape[-1] // 2
+    angles = jnp.arange(x.shape[1])[:, None, None] * SLOWEST ** -(jnp.arange(pairs) / pairs)
+    cosine, sine = jnp.cos(angles), jnp.sin(angles)
+    a, b = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([a * cosine - b * sine, a * sine + b * cosine], axis=-1)
 
 
 class FeedForward(nnx.Module):
@@ -55,8 +72,8 @@ class FeedForward(nnx.Module):
 class Block(nnx.Module):
     """x + attention(norm(x)), then x + feed_forward(norm(x))."""
 
-    def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
-        self.norm1, self.attention = nnx.RMSNorm(sizes.width, rngs=rngs), Attention(sizes, rngs=rngs)
+    def __init__(self, sizes: Sizes, *, rotary: bool = False, rngs: nnx.Rngs):
+        self.norm1, self.attention = nnx.RMSNorm(sizes.width, rngs=rngs), Attention(sizes, rotary=rotary, rngs=rngs)
         self.norm2, self.feed_forward = nnx.RMSNorm(sizes.width, rngs=rngs), FeedForward(sizes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
@@ -69,22 +86,26 @@ class GPT(nnx.Module):
 
     Args:
       sizes: how large.
+      rotary: positions are told by turning queries and keys, and not by a table that is learned.
       batch: where activations lie, `[batch, position, channel]`; None: wherever the compiler puts them.
       rngs: random keys.
     """
 
-    def __init__(self, sizes: Sizes, *, batch: NamedSharding | None = None, rngs: nnx.Rngs):
+    def __init__(self, sizes: Sizes, *, rotary: bool = False, batch: NamedSharding | None = None, rngs: nnx.Rngs):
         normal = nnx.initializers.normal(0.02)
         self.batch = batch
         self.embedding = nnx.Embed(VOCABULARY, sizes.width, embedding_init=normal, rngs=rngs)
-        self.position = nnx.Embed(sizes.context, sizes.width, embedding_init=normal, rngs=rngs)
-        self.blocks = nnx.List([Block(sizes, rngs=rngs) for _ in range(sizes.layers)])
+        self.position = None if rotary else nnx.Embed(sizes.context, sizes.width, embedding_init=normal, rngs=rngs)
+        self.blocks = nnx.List([Block(sizes, rotary=rotary, rngs=rngs) for _ in range(sizes.layers)])
         self.norm = nnx.RMSNorm(sizes.width, rngs=rngs)
         self.head = nnx.Linear(sizes.width, VOCABULARY, use_bias=False, kernel_init=normal, rngs=rngs)
 
     def __call__(self, tokens: Array) -> Array:
         """Logits `[batch, position, byte]` for `tokens`, whole numbers `[batch, position]`."""
-        x = self._placed(self._whole(self.embedding)[tokens] + self._whole(self.position)[: tokens.shape[1]])
+        x = self._whole(self.embedding)[tokens]
+        if self.position is not None:
+            x = x + self._whole(self.position)[: tokens.shape[1]]
+        x = self._placed(x)
         for block in self.blocks:
             x = self._placed(block(x))
         return self.head(self.norm(x))

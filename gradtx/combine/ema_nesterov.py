@@ -41,7 +41,7 @@ class ema_nesterov(GradientTransformation):
       mu_dtype: storage of mu; None means float32 or wider.
 
     State: 4 bytes per float32 parameter, 8, and the inner one's. Reads: what the inner one reads.
-    Source: EMA-Nesterov, 2026 (arXiv:2605.25395), which keeps x.
+    Source: Yau et al., EMA-Nesterov, 2026 (arXiv:2605.25395), which keeps x.
     """
 
     inner: GradientTransformation = part(convert=as_transformation)

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 import gradtx
 from examples.train_lm_sharded.mesh import batch_sharding, make_mesh, param_shardings
-from examples.train_lm_sharded.model import GPT, Sizes
+from examples.train_lm_sharded.model import GPT, Sizes, turned
 from examples.train_lm_sharded.options import read_mesh
 from examples.train_lm_sharded.text import Text, read_text
 from examples.train_lm_sharded.train import Training
@@ -52,6 +52,18 @@ def test_matrices_are_divided_and_vectors_are_not():
     assert block["norm1"]["scale"] == P()
     odd = param_shardings({"kernel": jax.ShapeDtypeStruct((3, 4), np.float32)}, mesh)
     assert odd["kernel"].spec == P(None, "tensor")
+
+
+def test_rotary_positions_tell_distances_and_keep_lengths():
+    rng = np.random.default_rng(0)
+    query, key = (np.tile(rng.normal(size=6).astype(np.float32), (1, 9, 1, 1)) for _ in range(2))  # at every position
+    products = np.einsum("...thc,...shc->...ts", turned(query), turned(key))[0]
+    for distance in range(-8, 9):
+        np.testing.assert_allclose(np.diagonal(products, distance), products.diagonal(distance)[0], rtol=1e-4)
+    assert np.ptp(products[0]) > 0.1
+    np.testing.assert_allclose(np.linalg.norm(turned(key), axis=-1), np.linalg.norm(key, axis=-1), rtol=1e-5)
+    named = nnx.eval_shape(lambda: GPT(SIZES, rotary=True, rngs=nnx.Rngs(0)))
+    assert named.position is None
 
 
 @pytest.mark.parametrize("name", ["adafactor", "muon", "polyak_sgd"])
