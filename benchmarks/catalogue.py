@@ -614,6 +614,19 @@ CATALOGUE = {
     ),
     "average_params mean": Entry(lambda lib: lib.average_params(lib.sgd(1e-2), every=2)),
     "lawa": Entry(lambda lib: lib.lawa(lib.adamw(1e-3), 2, 3), moves=(68, 8)),
+    "compress_state": Entry(lambda lib: lib.compress_state(lib.adamw(1e-3), min_size=0)),
+    "compress_state of floats": Entry(
+        lambda lib: lib.compress_state(
+            lib.chain(lib.clip_by_global_norm(1.0), lib.schedule_free_adamw(1e-2)),
+            squares=lib.storage.float8("squares"),
+            points=lib.storage.corrected(),
+            slots={"mu": lib.storage.bfloat16()},
+            min_size=0,
+        )
+    ),
+    "master_weights": Entry(lambda lib: lib.master_weights(lib.adamw(1e-3))),
+    "round_stochastically": Entry(lambda lib: lib.round_stochastically(lib.adamw(1e-3))),
+    "split_weights": Entry(lambda lib: lib.split_weights(lib.adamw(1e-3))),
     "ema_nesterov": Entry(lambda lib: lib.ema_nesterov(lib.adamw(1e-3)), moves=(68, 4)),
     "normalize_adaptive": Entry(lambda lib: lib.normalize_adaptive()),
     "asam": Entry(lambda lib: lib.asam(lib.sgd(1e-2), 0.1)),

@@ -12,6 +12,7 @@ from gradtx import projections as projections
 from gradtx import schedules as schedules
 from gradtx import second_order as second_order
 from gradtx import sharding as sharding
+from gradtx import storage as storage
 from gradtx import transforms as transforms
 from gradtx import tree as tree
 from gradtx import tree_utils as tree_utils
@@ -33,6 +34,8 @@ from gradtx.combine.average import average_params as average_params
 from gradtx.combine.cautious import cautious as cautious
 from gradtx.combine.chain import chain as chain
 from gradtx.combine.chain import named_chain as named_chain
+from gradtx.combine.compress import CompressedState as CompressedState
+from gradtx.combine.compress import compress_state as compress_state
 from gradtx.combine.conditional import ConditionallyMaskState as ConditionallyMaskState
 from gradtx.combine.conditional import ConditionallyTransformState as ConditionallyTransformState
 from gradtx.combine.conditional import ConditionFn as ConditionFn
@@ -66,6 +69,8 @@ from gradtx.combine.lookahead import lookahead as lookahead
 from gradtx.combine.masking import MaskedNode as MaskedNode
 from gradtx.combine.masking import MaskedState as MaskedState
 from gradtx.combine.masking import masked as masked
+from gradtx.combine.master_weights import MasterWeightsState as MasterWeightsState
+from gradtx.combine.master_weights import master_weights as master_weights
 from gradtx.combine.matrices import matrices_and_others as matrices_and_others
 from gradtx.combine.matrices import matrix_labels as matrix_labels
 from gradtx.combine.matrices import muon_labels as muon_labels
@@ -84,10 +89,14 @@ from gradtx.combine.partition import partition as partition
 from gradtx.combine.record import record as record
 from gradtx.combine.reset import ResetEveryState as ResetEveryState
 from gradtx.combine.reset import reset_every as reset_every
+from gradtx.combine.round_stochastically import RoundStochasticallyState as RoundStochasticallyState
+from gradtx.combine.round_stochastically import round_stochastically as round_stochastically
 from gradtx.combine.signed import signed_by_gradient as signed_by_gradient
 from gradtx.combine.split import SplitRealAndImaginaryArrays as SplitRealAndImaginaryArrays
 from gradtx.combine.split import SplitRealAndImaginaryState as SplitRealAndImaginaryState
 from gradtx.combine.split import split_real_and_imaginary as split_real_and_imaginary
+from gradtx.combine.split_weights import SplitWeightsState as SplitWeightsState
+from gradtx.combine.split_weights import split_weights as split_weights
 from gradtx.combine.stateless import identity as identity
 from gradtx.combine.stateless import init_empty_state as init_empty_state
 from gradtx.combine.stateless import set_to_zero as set_to_zero

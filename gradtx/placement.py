@@ -126,6 +126,15 @@ def in_place_of(zeros: Array, values: Array) -> Array:
     return jax.device_put(jnp.broadcast_to(values, zeros.shape), place)
 
 
+def to_compute_with(x: Array) -> Array:
+    """The array in the memory of its devices that they compute with."""
+    place = sharding_of(x)
+    if place is None or not x.committed:
+        return x
+    usual = next(iter(place.device_set)).default_memory().kind
+    return x if place.memory_kind == usual else jax.device_put(x, place.with_memory_kind(usual))
+
+
 def whole_everywhere(x: jax.Array) -> jax.Array:
     """The array gathered on every device, where its type says that it is sharded: such an array cannot be flattened."""
     sharding = jax.typeof(x).sharding

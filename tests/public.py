@@ -10,4 +10,5 @@ def names(package):
     return {name: x for name, x in found.items() if not inspect.ismodule(x)}
 
 
-PUBLIC, TUNING = names(gradtx), names(gradtx.tuning)
+PUBLIC, TUNING, STORAGE = names(gradtx), names(gradtx.tuning), names(gradtx.storage)
+CODE = {**PUBLIC, "labels": gradtx.labels, "storage": gradtx.storage}  # what a repr is read with

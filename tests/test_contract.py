@@ -17,7 +17,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import gradtx
 from benchmarks.catalogue import CATALOGUE
 from benchmarks.compilations import compilations
-from tests.public import PUBLIC
+from tests.public import CODE
 
 from .steps import FIRST, avals, scaled, step, tree_of, walk
 
@@ -120,7 +120,7 @@ def test_an_equal_rebuild_is_one_trace_when_static(request, each):
 
 def test_repr_is_the_code_that_builds_it(each):
     if "<function" not in repr(each):  # a plain function has no code that Python knows
-        assert eval(repr(each), dict(PUBLIC)) == each
+        assert eval(repr(each), dict(CODE)) == each
 
 
 def test_init_works_on_shapes_and_traced(tx, op_by_op):

@@ -14,7 +14,7 @@ LAYERS = (
     {"moments"},
     {"leafwise"},
     {"partial"},
-    {"apply", "core", "gaussian", "geometry", "losses", "numerics", "schedules"},
+    {"apply", "core", "gaussian", "geometry", "losses", "numerics", "schedules", "storage"},
     {"combine"},
     {"transforms"},
     {"optimizers"},
@@ -36,7 +36,7 @@ FOLDERS = {
     "tree",
     "tuning",
 }
-FOLDERS |= {"aggregating", "linalg", "microbatching", "parallel", "sharding"}
+FOLDERS |= {"aggregating", "linalg", "microbatching", "parallel", "sharding", "storage"}
 ROOT = Path(__file__).parents[1] / "gradtx"
 
 

@@ -12,6 +12,7 @@ from gradtx.clock import Hyperparameter, as_float, at, start, tick, time
 from gradtx.combine.masking import as_mask, chosen, kept
 from gradtx.core import GradientTransformation, Params, State, as_transformation, require_params, transformation
 from gradtx.moments import ema_mass
+from gradtx.types import Points
 from gradtx.value import flag, number, part, state, static, storage_dtype
 
 
@@ -20,7 +21,7 @@ class AverageParamsState(NamedTuple):
     """State of `average_params`."""
 
     count: Array  # int32 scalar: updates made so far
-    average: Params  # of the parameters before the last update, stored as `average_dtype`; None where not averaged
+    average: Points  # of the parameters before the last update, stored as `average_dtype`; None where not averaged
     inner_state: State
 
 

@@ -7,8 +7,9 @@ from jax.typing import DTypeLike
 
 from gradtx import geometry, leafwise
 from gradtx.clock import Hyperparameter, at, start, tick, time
-from gradtx.core import GradientTransformation, Params, State, as_transformation, transformation
+from gradtx.core import GradientTransformation, State, as_transformation, transformation
 from gradtx.moments import ema
+from gradtx.types import Means
 from gradtx.value import number, part, state, storage_dtype
 
 
@@ -18,7 +19,7 @@ class EmaNesterovState(NamedTuple):
 
     count: Array  # int32 scalar: updates made so far
     beta: Array  # with which the parameters were made last; scalar, float32 or wider
-    mu: Params  # running mean of how x moves, stored as `mu_dtype`
+    mu: Means  # running mean of how x moves, stored as `mu_dtype`
     inner_state: State
 
 

@@ -13,6 +13,7 @@ from gradtx.combine.masking import as_mask, chosen, kept
 from gradtx.core import GradientTransformation, Params, State, as_transformation, require_params, transformation
 from gradtx.paths import plain
 from gradtx.placement import zeros_of_axes
+from gradtx.types import Points
 from gradtx.value import part, state, static, storage_dtype, whole
 
 
@@ -21,7 +22,7 @@ class LawaState(NamedTuple):
     """State of `lawa`."""
 
     count: Array  # int32 scalar: updates made so far
-    checkpoints: Params  # along the first axis the latest ones, a ring, stored as `average_dtype`; None: not averaged
+    checkpoints: Points  # along the first axis the latest ones, a ring, stored as `average_dtype`; None: not averaged
     inner_state: State
 
 

@@ -10,7 +10,14 @@ from typing import Any
 from gradtx.keys import Key
 from gradtx.recipe import PrintsAsCode
 
-SPACES = ("", "labels", "tuning", "contrib", "experimental.aggregating")  # where names are looked up: "labels.role"
+SPACES = (
+    "",
+    "labels",
+    "storage",
+    "tuning",
+    "contrib",
+    "experimental.aggregating",
+)  # of names: "labels.role"
 WORDS = {"function": str, "dict": (list, tuple), "array": Mapping}  # what stands for what has no name, and its form
 
 

@@ -8,11 +8,12 @@ from jax import Array
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root, unbiased_mean
 from gradtx.optimizers.radam import rectification
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means, Squares
 from gradtx.value import flag, number, state
 
 
@@ -21,8 +22,8 @@ class ScaleByBeliefState(NamedTuple):
     """State of `scale_by_belief`."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params  # running mean of g, float32 or wider
-    nu: Params  # running mean of |g - mu|^2, plus eps_root per update, real, float32 or wider
+    mu: Means  # running mean of g, float32 or wider
+    nu: Squares  # running mean of |g - mu|^2, plus eps_root per update, real, float32 or wider
 
 
 @state
@@ -30,9 +31,9 @@ class ScaleByBeliefWithMaxState(NamedTuple):
     """State of `scale_by_belief` with `amsgrad`."""
 
     count: Array
-    mu: Params
-    nu: Params
-    nu_max: Params  # the largest nu so far, real, float32 or wider
+    mu: Means
+    nu: Squares
+    nu_max: Squares  # the largest nu so far, real, float32 or wider
 
 
 @transformation

@@ -8,9 +8,10 @@ from jax import Array
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, as_float, at, start, tick
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means, Squares
 from gradtx.value import flag, number, state
 
 
@@ -19,9 +20,9 @@ class ScaleByAdaboundState(NamedTuple):
     """State of `scale_by_adabound`."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params  # running mean of g, float32 or wider
-    nu: Params  # running mean of |g|^2, real, float32 or wider
-    nu_max: Params  # if `amsbound`, the largest nu so far, real, float32 or wider; else None
+    mu: Means  # running mean of g, float32 or wider
+    nu: Squares  # running mean of |g|^2, real, float32 or wider
+    nu_max: Squares  # if `amsbound`, the largest nu so far, real, float32 or wider; else None
 
 
 @transformation

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, now
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, transformation
 from gradtx.moments import abs_sq, ema, root
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Squares
 from gradtx.value import number, state
 
 
@@ -16,8 +17,8 @@ from gradtx.value import number, state
 class ScaleByAdaDeltaState(NamedTuple):
     """State of `scale_by_adadelta`."""
 
-    e_g: Params  # running mean of |g|^2, real, float32 or wider
-    e_x: Params  # running mean of |u|^2, real, float32 or wider
+    e_g: Squares  # running mean of |g|^2, real, float32 or wider
+    e_x: Squares  # running mean of |u|^2, real, float32 or wider
 
 
 @transformation

@@ -18,6 +18,7 @@ from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import ema as moving_average
 from gradtx.transforms.normalize import scale_by_param_block_rms
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Squares
 from gradtx.value import flag, number, state, static, whole
 
 
@@ -28,7 +29,7 @@ class FactoredState(NamedTuple):
     count: Array  # int32 scalar: updates made so far
     v_row: Params  # running mean of |g|^2 over the columns: the leaf's shape without its larger dimension; or None
     v_col: Params  # running mean of |g|^2 over the rows: the leaf's shape without its second largest; or None
-    v: Params  # running mean of |g|^2 where a leaf is not factored, else None
+    v: Squares  # running mean of |g|^2 where a leaf is not factored, else None
 
 
 def decay_that_grows(step: Array, rate: Array) -> Array:

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, now, start
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, transformation
 from gradtx.moments import abs_sq
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Squares
 from gradtx.value import number, state
 
 
@@ -17,7 +18,7 @@ from gradtx.value import number, state
 class ScaleByRssState(NamedTuple):
     """State of `scale_by_rss`."""
 
-    sum_of_squares: Params  # initial_accumulator_value + sum of |g|^2, real, float32 or wider
+    sum_of_squares: Squares  # initial_accumulator_value + sum of |g|^2, real, float32 or wider
 
 
 @transformation

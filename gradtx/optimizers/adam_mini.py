@@ -19,6 +19,7 @@ from gradtx.placement import laid_like, whole_everywhere, zeros_of_axes
 from gradtx.reductions import summed
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means
 from gradtx.value import flag, number, state, static, storage_dtype
 
 
@@ -66,7 +67,7 @@ class ScaleByAdamMiniState(NamedTuple):
     """State of `scale_by_adam_mini`."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params  # running mean of g, stored as `mu_dtype`
+    mu: Means  # running mean of g, stored as `mu_dtype`
     nu: Params  # running mean of each block's mean of |g|^2: an array of the axes along which blocks lie
 
 

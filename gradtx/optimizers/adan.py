@@ -8,10 +8,11 @@ from jax import Array
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means, Squares
 from gradtx.value import number, state
 
 
@@ -19,10 +20,10 @@ from gradtx.value import number, state
 class ScaleByAdanState(NamedTuple):
     """State of `scale_by_adan`."""
 
-    m: Params  # running mean of g, float32 or wider
-    v: Params  # running mean of d, float32 or wider
-    n: Params  # running mean of |g + w d|^2, real, float32 or wider
-    g: Params  # the last gradient, float32 or wider
+    m: Means  # running mean of g, float32 or wider
+    v: Means  # running mean of d, float32 or wider
+    n: Squares  # running mean of |g + w d|^2, real, float32 or wider
+    g: Means  # the last gradient, float32 or wider
     t: Array  # int32 scalar: updates made so far
 
 

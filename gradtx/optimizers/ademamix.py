@@ -9,11 +9,12 @@ from jax.typing import DTypeLike
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, arrays_at, as_float, at, start, tick
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root
 from gradtx.schedules.schedule import POSITIVE_STEPS, Schedule, Steps, following
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means, Squares
 from gradtx.value import number, state, storage_dtype, value
 
 
@@ -23,9 +24,9 @@ class ScaleByAdemamixState(NamedTuple):
 
     count: Array  # int32 scalar: updates made so far
     count_m2: Array  # int32 scalar: the time that b3 and alpha read; reset it to start their schedules again
-    m1: Params  # fast running mean of g, stored as `mu_dtype`
-    m2: Params  # slow running mean of g, stored as `mu_dtype`
-    nu: Params  # running mean of |g|^2, real, float32 or wider
+    m1: Means  # fast running mean of g, stored as `mu_dtype`
+    m2: Means  # slow running mean of g, stored as `mu_dtype`
+    nu: Squares  # running mean of |g|^2, real, float32 or wider
 
 
 @value

@@ -8,8 +8,9 @@ from jax import Array
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, transformation
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means
 from gradtx.value import known, number, part, state
 
 BETAS = (0.0, 0.9, 0.99)
@@ -29,7 +30,7 @@ class AggmoState(NamedTuple):
     """State of `aggmo`."""
 
     count: Array  # int32 scalar: updates made so far
-    traces: tuple[Params, ...]  # for each decay the decayed sum of g, float32 or wider
+    traces: Means  # for each decay the decayed sum of g, float32 or wider
 
 
 @transformation

@@ -9,9 +9,10 @@ from jax.typing import DTypeLike
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means, Squares
 from gradtx.value import flag, number, state, static, storage_dtype
 
 
@@ -20,9 +21,9 @@ class ScaleByAmsgradState(NamedTuple):
     """State of `scale_by_amsgrad`."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params  # running mean of g, stored as `mu_dtype`
-    nu: Params  # running mean of |g|^2, real, float32 or wider
-    nu_max: Params  # the largest (corrected) nu so far, real, float32 or wider
+    mu: Means  # running mean of g, stored as `mu_dtype`
+    nu: Squares  # running mean of |g|^2, real, float32 or wider
+    nu_max: Squares  # the largest (corrected) nu so far, real, float32 or wider
 
 
 @transformation

@@ -13,6 +13,7 @@ from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, ema, rms, root, shrinkage
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means, Squares
 from gradtx.value import number, state, static, storage_dtype, whole
 
 
@@ -21,10 +22,10 @@ class ScaleByCameState(NamedTuple):
     """State of `scale_by_came`. The means that a leaf does not use are None."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params  # running mean of the bounded updates, stored as `mu_dtype`
+    mu: Means  # running mean of the bounded updates, stored as `mu_dtype`
     v_row: Params  # running mean of |g|^2 over the columns
     v_col: Params  # running mean of |g|^2 over the rows
-    v: Params  # running mean of |g|^2 where a leaf is not factored
+    v: Squares  # running mean of |g|^2 where a leaf is not factored
     s_row: Params  # running mean of |u - mu|^2 over the columns
     s_col: Params  # running mean of |u - mu|^2 over the rows
 

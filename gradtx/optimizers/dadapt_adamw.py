@@ -11,6 +11,7 @@ from gradtx.combine.record import record
 from gradtx.core import GradientTransformation, Params, require_params, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, length, root
 from gradtx.optimizers.prodigy import pair
+from gradtx.types import Means, Squares
 from gradtx.value import flag, number, state
 
 
@@ -18,8 +19,8 @@ from gradtx.value import flag, number, state
 class DAdaptAdamWState(NamedTuple):
     """State of `dadapt_adamw`."""
 
-    exp_avg: Params  # mu, running mean of a g, float32 or wider
-    exp_avg_sq: Params  # nu, running mean of |g|^2, real, float32 or wider
+    exp_avg: Means  # mu, running mean of a g, float32 or wider
+    exp_avg_sq: Squares  # nu, running mean of |g|^2, real, float32 or wider
     grad_sum: Params  # s, slower running mean of a g, float32 or wider
     estim_lr: Array  # d, scalar, float32 or wider
     numerator_weighted: Array  # r, scalar, float32 or wider

@@ -9,10 +9,11 @@ from jax import Array
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means, Squares
 from gradtx.value import number, state
 
 
@@ -21,9 +22,9 @@ class ScaleByDiffgradState(NamedTuple):
     """State of `scale_by_diffgrad`."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params  # running mean of g, float32 or wider
-    nu: Params  # running mean of |g|^2, real, float32 or wider
-    last: Params  # the last gradient, float32 or wider
+    mu: Means  # running mean of g, float32 or wider
+    nu: Squares  # running mean of |g|^2, real, float32 or wider
+    last: Means  # the last gradient, float32 or wider
 
 
 @transformation

@@ -21,6 +21,7 @@ from gradtx.optimizers.adam import adamw
 from gradtx.placement import in_place_of, zeros_of_axes
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means
 from gradtx.value import number, part, state, static, storage_dtype, whole
 
 
@@ -29,7 +30,7 @@ class DionState(NamedTuple):
     """State of `scale_by_dion`."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params  # M: what of the gradients was not stepped along yet, stored as `mu_dtype`
+    mu: Means  # M: what of the gradients was not stepped along yet, stored as `mu_dtype`
     q: Params  # Q: of each matrix a factor of size x rank, batch axes before, stored as `q_dtype`
 
 

@@ -24,6 +24,7 @@ from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.orthogonalize import as_orthogonalizer, newton_schulz
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.transforms.shape import scale_by_shape
+from gradtx.types import Means
 from gradtx.value import number, state, static, storage_dtype
 
 POLAR_EXPRESS = newton_schulz("polar_express", eps=1e-8)
@@ -35,7 +36,7 @@ class Dion2State(NamedTuple):
     """State of `scale_by_dion2`."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params  # M: the sum of g, as far as it was not stepped along, stored as `mu_dtype`
+    mu: Means  # M: the sum of g, as far as it was not stepped along, stored as `mu_dtype`
     nu: Params | None  # running mean of a direction's squares, a number for each row; None without b2
 
 

@@ -9,10 +9,11 @@ from jax.typing import DTypeLike
 from gradtx import geometry, leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means, Squares
 from gradtx.value import flag, number, state, storage_dtype
 
 CENTERED_FROM = 11  # the first update whose divisor is centered: before, a variance is of too few gradients
@@ -23,10 +24,10 @@ class ScaleByLapropState(NamedTuple):
     """State of `scale_by_laprop`."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params  # running mean of the divided gradients, stored as `mu_dtype`
-    nu: Params  # running mean of |g|^2, real, float32 or wider
-    nu_max: Params  # if `amsgrad`, the largest divisor so far, real, float32 or wider; else None
-    mean: Params  # if `centered`, running mean of g, float32 or wider; else None
+    mu: Means  # running mean of the divided gradients, stored as `mu_dtype`
+    nu: Squares  # running mean of |g|^2, real, float32 or wider
+    nu_max: Squares  # if `amsgrad`, the largest divisor so far, real, float32 or wider; else None
+    mean: Means  # if `centered`, running mean of g, float32 or wider; else None
     mass: Array | None  # with `weight`, scalar: what mu would be of ones
 
 

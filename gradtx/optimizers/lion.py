@@ -9,10 +9,11 @@ from jax.typing import DTypeLike
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, transformation
 from gradtx.moments import by_parts, ema
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means
 from gradtx.value import number, state, static, storage_dtype
 
 MODES = ("hard", "smooth", "refined")
@@ -23,7 +24,7 @@ class ScaleByLionState(NamedTuple):
     """State of `scale_by_lion`."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params  # running mean of g, stored as `mu_dtype`
+    mu: Means  # running mean of g, stored as `mu_dtype`
 
 
 @transformation

@@ -12,6 +12,7 @@ from gradtx.combine.record import record
 from gradtx.core import GradientTransformation, Params, require_params, transformation
 from gradtx.moments import abs_sq
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.types import Squares
 from gradtx.value import number, state
 
 
@@ -20,7 +21,7 @@ class MadgradState(NamedTuple):
     """State of `scale_by_madgrad`."""
 
     count: Array  # int32 scalar: updates made so far
-    grad_sum_sq: Params  # nu, weighted sum of |g|^2, real, float32 or wider
+    grad_sum_sq: Squares  # nu, weighted sum of |g|^2, real, float32 or wider
     s: Params  # weighted sum of g, float32 or wider
     x0: Params  # the parameters before the first update, as they were stored
 

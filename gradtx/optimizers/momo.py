@@ -8,8 +8,9 @@ from jax import Array
 from gradtx import geometry, leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.record import record
-from gradtx.core import GradientTransformation, Params, require_params, transformation
+from gradtx.core import GradientTransformation, require_params, transformation
 from gradtx.moments import abs_sq, ema, ema_mass
+from gradtx.types import Means
 from gradtx.value import flag, number, state
 
 
@@ -17,7 +18,7 @@ from gradtx.value import flag, number, state
 class MomoState(NamedTuple):
     """State of `momo`."""
 
-    exp_avg: Params  # mu, running mean of g, float32 or wider
+    exp_avg: Means  # mu, running mean of g, float32 or wider
     barf: Array  # f, running mean of the loss, scalar, float32 or wider
     gamma: Array  # running mean of <g, p>, scalar, float32 or wider
     lb: Array  # lower bound of the loss, scalar, float32 or wider

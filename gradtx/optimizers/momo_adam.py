@@ -8,9 +8,10 @@ from jax import Array
 from gradtx import geometry, leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.record import record
-from gradtx.core import GradientTransformation, Params, require_params, transformation
+from gradtx.core import GradientTransformation, require_params, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root
 from gradtx.optimizers.momo import polyak_step, required_value
+from gradtx.types import Means, Squares
 from gradtx.value import flag, number, state
 
 
@@ -18,8 +19,8 @@ from gradtx.value import flag, number, state
 class MomoAdamState(NamedTuple):
     """State of `momo_adam`."""
 
-    exp_avg: Params  # mu, running mean of g, float32 or wider
-    exp_avg_sq: Params  # nu, running mean of |g|^2, real, float32 or wider
+    exp_avg: Means  # mu, running mean of g, float32 or wider
+    exp_avg_sq: Squares  # nu, running mean of |g|^2, real, float32 or wider
     barf: Array  # f, running mean of the loss, scalar, float32 or wider
     gamma: Array  # running mean of <g, p>, scalar, float32 or wider
     lb: Array  # lower bound of the loss, scalar, float32 or wider

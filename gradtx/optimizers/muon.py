@@ -13,7 +13,7 @@ from gradtx.combine.chain import chain
 from gradtx.combine.dimensions import as_dimension_numbers, divided
 from gradtx.combine.matrices import muon_labels
 from gradtx.combine.partition import partition
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, transformation
 from gradtx.linalg.newton_schulz import PRECONDITIONINGS, PRESETS
 from gradtx.moments import ema, unbiased_mean
 from gradtx.optimizers.adam import adamw
@@ -21,6 +21,7 @@ from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.orthogonalize import as_coefficients, as_muon, as_orthogonalizer, made_orthogonal, triples_of
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.transforms.shape import scale_by_shape
+from gradtx.types import Means
 from gradtx.value import flag, number, part, state, static, storage_dtype, whole
 
 STANDARD = PRESETS["standard"]
@@ -31,7 +32,7 @@ class MuonState(NamedTuple):
     """State of `scale_by_muon`."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params  # running mean of g, stored as `mu_dtype`
+    mu: Means  # running mean of g, stored as `mu_dtype`
     ns_coeffs: None = None  # Optax's place for the coefficients, which are no state here
 
 

@@ -8,11 +8,12 @@ from jax.typing import DTypeLike
 from gradtx import geometry, leafwise
 from gradtx.clock import Hyperparameter, as_float, at, start, tick
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, power, root
 from gradtx.optimizers.adam import adam, adamw
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.transforms.weight_decay import decoupled
+from gradtx.types import Means, Squares
 from gradtx.value import flag, number, state, storage_dtype
 
 
@@ -21,8 +22,8 @@ class ScaleByNadamState(NamedTuple):
     """State of `scale_by_nadam`."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params  # running mean of g, stored as `mu_dtype`
-    nu: Params  # running mean of |g|^2, real, float32 or wider
+    mu: Means  # running mean of g, stored as `mu_dtype`
+    nu: Squares  # running mean of |g|^2, real, float32 or wider
     product: Array  # of all decays of mu so far, scalar, float32 or wider
 
 

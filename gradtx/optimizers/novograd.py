@@ -13,6 +13,7 @@ from gradtx.core import GradientTransformation, Params, require_params, transfor
 from gradtx.moments import ema, root, squares_summed
 from gradtx.transforms.decay import decayed
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means
 from gradtx.value import number, state, storage_dtype
 
 
@@ -21,7 +22,7 @@ class ScaleByNovogradState(NamedTuple):
     """State of `scale_by_novograd`."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params  # decayed sum of normalized gradients, stored as `mu_dtype`
+    mu: Means  # decayed sum of normalized gradients, stored as `mu_dtype`
     nu: Params  # running mean of |g|^2, one number per leaf, float32 or wider
 
 

@@ -8,8 +8,9 @@ from jax import Array
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, now
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, transformation
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means
 from gradtx.value import number, state
 
 
@@ -18,7 +19,7 @@ class ScaleByOptimisticGradientState(NamedTuple):
     """State of `scale_by_optimistic_gradient`."""
 
     is_initial_step: Array  # bool scalar: whether no update has been made
-    previous_gradient: Params  # the last g, float32 or wider
+    previous_gradient: Means  # the last g, float32 or wider
 
 
 @transformation

@@ -11,6 +11,7 @@ from gradtx.combine.masking import as_mask, chosen
 from gradtx.combine.record import record
 from gradtx.core import GradientTransformation, Params, require_params, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, length, root
+from gradtx.types import Means, Squares
 from gradtx.value import flag, number, state, static
 
 
@@ -18,8 +19,8 @@ from gradtx.value import flag, number, state, static
 class ProdigyState(NamedTuple):
     """State of `prodigy`."""
 
-    exp_avg: Params  # mu, running mean of d g, float32 or wider
-    exp_avg_sq: Params  # nu, running mean of |d g|^2, real, float32 or wider
+    exp_avg: Means  # mu, running mean of d g, float32 or wider
+    exp_avg_sq: Squares  # nu, running mean of |d g|^2, real, float32 or wider
     grad_sum: Params  # s, decayed sum of weighted gradients, float32 or wider
     params0: Params  # the parameters before the first update, as they were stored
     estim_lr: Array  # d, scalar, float32 or wider
@@ -31,8 +32,8 @@ class ProdigyState(NamedTuple):
 class ProdigyWithGrowthState(NamedTuple):
     """State of `prodigy` with a `growth_rate`: that without, and what d grows to."""
 
-    exp_avg: Params
-    exp_avg_sq: Params
+    exp_avg: Means
+    exp_avg_sq: Squares
     grad_sum: Params
     params0: Params
     estim_lr: Array

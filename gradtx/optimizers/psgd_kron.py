@@ -20,6 +20,7 @@ from gradtx.schedules.exponential import exponential_decay
 from gradtx.transforms.clipping import clip_by_block_rms
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means
 from gradtx.value import flag, number, part, state, static, storage_dtype, whole
 
 NOISE = 2**-11.5  # of the probe that is added, relative to the mean |m|: the root of float32's precision
@@ -32,7 +33,7 @@ class PsgdState(NamedTuple):
 
     count: Array  # int32 scalar: updates made so far
     since: Array  # int32 scalar: updates since the factors were fitted
-    mu: Params  # running mean of g
+    mu: Means  # running mean of g
     factors: Params  # in a leaf's place a tuple with Q of each side, d x d or its diagonal; empty without entries
     bounds: Params  # in a leaf's place the running bound L of each side's error, float32 or wider
 

@@ -8,10 +8,11 @@ from jax import Array
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, now, start, tick
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means, Squares
 from gradtx.value import flag, number, state
 
 
@@ -19,7 +20,7 @@ from gradtx.value import flag, number, state
 class ScaleByRmsState(NamedTuple):
     """State of `scale_by_rms`."""
 
-    nu: Params  # running mean of |g|^2, real, float32 or wider
+    nu: Squares  # running mean of |g|^2, real, float32 or wider
 
 
 @state
@@ -27,7 +28,7 @@ class ScaleByRmsWithCountState(NamedTuple):
     """State of `scale_by_rms` with `bias_correction`."""
 
     count: Array  # int32 scalar: updates made so far
-    nu: Params
+    nu: Squares
 
 
 @transformation
@@ -76,8 +77,8 @@ class scale_by_rms(GradientTransformation):
 class ScaleByRStdDevState(NamedTuple):
     """State of `scale_by_stddev`."""
 
-    mu: Params  # running mean of g, float32 or wider
-    nu: Params  # running mean of |g|^2, real, float32 or wider
+    mu: Means  # running mean of g, float32 or wider
+    nu: Squares  # running mean of |g|^2, real, float32 or wider
 
 
 @state
@@ -85,8 +86,8 @@ class ScaleByRStdDevWithCountState(NamedTuple):
     """State of `scale_by_stddev` with `bias_correction`."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params
-    nu: Params
+    mu: Means
+    nu: Squares
 
 
 @transformation

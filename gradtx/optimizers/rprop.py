@@ -10,6 +10,7 @@ from gradtx.clock import Hyperparameter, at, now, start
 from gradtx.combine.chain import chain
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means
 from gradtx.value import number, state
 
 
@@ -18,7 +19,7 @@ class ScaleByRpropState(NamedTuple):
     """State of `scale_by_rprop`."""
 
     step_sizes: Params  # each coordinate's step, in units of the parameters, float32 or wider
-    prev_updates: Params  # the last updates, whose signs are read, float32 or wider
+    prev_updates: Means  # the last updates, whose signs are read, float32 or wider
 
 
 @transformation

@@ -20,6 +20,7 @@ from gradtx.core import (
 )
 from gradtx.schedules.polynomial import warmup_constant_schedule
 from gradtx.schedules.schedule import Schedule, following
+from gradtx.types import Points
 from gradtx.value import flag, number, part, state, storage_dtype, value
 
 
@@ -32,7 +33,7 @@ class ScheduleFreeState(NamedTuple):
     step_count: Array  # int32 scalar: updates made so far, and 1
     max_lr: Array  # the largest rate so far, scalar, float32 or wider
     base_optimizer_state: State
-    z: Params  # the iterates, stored as `state_dtype`
+    z: Points  # the iterates, stored as `state_dtype`
 
 
 @state
@@ -44,8 +45,8 @@ class ScheduleFreeWithMeanState(NamedTuple):
     step_count: Array
     max_lr: Array
     base_optimizer_state: State
-    z: Params
-    x: Params  # the weighted mean of the iterates, stored as `state_dtype`
+    z: Points
+    x: Points  # the weighted mean of the iterates, stored as `state_dtype`
 
 
 @transformation

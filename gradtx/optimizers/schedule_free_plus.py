@@ -11,11 +11,12 @@ from gradtx import geometry, leafwise
 from gradtx.clock import Hyperparameter, as_float, at, tick
 from gradtx.combine.masking import as_mask, chosen
 from gradtx.combine.record import record
-from gradtx.core import GradientTransformation, Params, require_params, transformation
+from gradtx.core import GradientTransformation, require_params, transformation
 from gradtx.moments import ema, ema_mass
 from gradtx.optimizers.adam import ScaleByAdamState, scale_by_adam
 from gradtx.optimizers.momo import required_value
 from gradtx.schedules.schedule import STEPS, Steps
+from gradtx.types import Points
 from gradtx.value import number, state, static, storage_dtype
 
 
@@ -24,8 +25,8 @@ class ScheduleFreePlusState(NamedTuple):
     """State of `schedule_free_plus`."""
 
     adam: ScaleByAdamState  # the count of updates, and the moments of g; mu is stored as `state_dtype`
-    z: Params  # the iterates, stored as `state_dtype`
-    x: Params  # their weighted mean, stored as `state_dtype`
+    z: Points  # the iterates, stored as `state_dtype`
+    x: Points  # their weighted mean, stored as `state_dtype`
     grad_l1: Array  # running mean of sum |g|, scalar, float32 or wider
     max_lr: Array  # the largest rate so far, scalar, float32 or wider
     weight_sum: Array  # of the weights so far, scalar, float32 or wider

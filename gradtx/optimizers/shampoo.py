@@ -23,6 +23,7 @@ from gradtx.moments import ema, ema_mass
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means, Squares
 from gradtx.value import flag, number, state, static, storage_dtype, whole
 
 
@@ -31,8 +32,8 @@ class ShampooState(NamedTuple):
     """State of `scale_by_shampoo`. In a leaf's place stand tuples, an entry for each side: None for one left alone."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params  # running mean of g, stored as `mu_dtype`; None where `b1` is
-    nu: Params  # of the grafted method, the mean or the sum of |g|^2, real; None where it has none
+    mu: Means  # running mean of g, stored as `mu_dtype`; None where `b1` is
+    nu: Squares  # of the grafted method, the mean or the sum of |g|^2, real; None where it has none
     factors: Params  # second moments of each side of each block, float32 or wider
     roots: Params  # their inverse roots, float32 or wider; the identity at first
 

@@ -7,10 +7,11 @@ from jax import Array
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
-from gradtx.core import GradientTransformation, Params, transformation
+from gradtx.core import GradientTransformation, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, root
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means, Squares
 from gradtx.value import number, state
 
 
@@ -19,8 +20,8 @@ class ScaleBySimplifiedAdEMAMixState(NamedTuple):
     """State of `scale_by_simplified_ademamix`."""
 
     t: Array  # int32 scalar: updates made so far
-    m: Params  # decayed sum of g, float32 or wider
-    n: Params  # running mean of |g|^2, real, float32 or wider
+    m: Means  # decayed sum of g, float32 or wider
+    n: Squares  # running mean of |g|^2, real, float32 or wider
 
 
 @transformation

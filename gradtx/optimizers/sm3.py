@@ -12,6 +12,7 @@ from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, again, ema
 from gradtx.placement import zeros_of_axes
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means
 from gradtx.value import number, state
 
 
@@ -20,7 +21,7 @@ class ScaleBySM3State(NamedTuple):
     """State of `scale_by_sm3`."""
 
     mu: Params  # for each leaf a list with a vector per dimension: the largest sums of |g|^2, real, float32 or wider
-    nu: Params  # running mean of the scaled gradient, float32 or wider
+    nu: Means  # running mean of the scaled gradient, float32 or wider
 
 
 @transformation

@@ -12,11 +12,12 @@ from gradtx.clock import Hyperparameter, at, start, tick, time
 from gradtx.combine.branch import update_if
 from gradtx.combine.chain import chain
 from gradtx.combine.record import record
-from gradtx.core import GradientTransformation, Params, State, as_transformation, require_params, transformation
+from gradtx.core import GradientTransformation, State, as_transformation, require_params, transformation
 from gradtx.moments import by_parts, ema, ema_mass
 from gradtx.optimizers.hutchinson import hutchinson_estimator_diag_hessian
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means
 from gradtx.value import flag, number, part, state, storage_dtype, whole
 
 
@@ -25,8 +26,8 @@ class SophiaState(NamedTuple):
     """State of `scale_by_sophia`."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params  # running mean of g, stored as `mu_dtype`
-    nu: Params  # running mean of the Hessian's diagonal, real, float32 or wider
+    mu: Means  # running mean of g, stored as `mu_dtype`
+    nu: Means  # running mean of the Hessian's diagonal, real, float32 or wider
     hessian_fn_state: State  # that of `hessian_diagonal_fn`
 
 

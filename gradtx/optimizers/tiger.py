@@ -17,6 +17,7 @@ from gradtx.moments import abs_sq, by_parts, rms, root
 from gradtx.reductions import summed
 from gradtx.transforms.decay import decayed
 from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.types import Means
 from gradtx.value import number, state, static, storage_dtype, whole
 
 
@@ -30,7 +31,7 @@ class ScaleByTigerState(NamedTuple):
     """State of `scale_by_tiger`."""
 
     count: Array  # int32 scalar: updates made so far
-    mu: Params  # running mean of g, stored as `mu_dtype`
+    mu: Means  # running mean of g, stored as `mu_dtype`
 
 
 @transformation

@@ -8,9 +8,10 @@ from jax.typing import DTypeLike
 
 from gradtx import leafwise
 from gradtx.clock import Hyperparameter, at, now, start, tick
-from gradtx.core import GradientTransformation, Params, as_transformation, transformation
+from gradtx.core import GradientTransformation, as_transformation, transformation
 from gradtx.moments import ema as moving_average
 from gradtx.moments import unbiased_mean
+from gradtx.types import Means
 from gradtx.value import flag, number, state, storage_dtype
 
 
@@ -18,7 +19,7 @@ from gradtx.value import flag, number, state, storage_dtype
 class TraceState(NamedTuple):
     """State of `trace`."""
 
-    trace: Params  # decayed sum of g, stored as `accumulator_dtype`
+    trace: Means  # decayed sum of g, stored as `accumulator_dtype`
 
 
 @transformation
@@ -65,7 +66,7 @@ class EmaState(NamedTuple):
     """State of `ema`."""
 
     count: Array  # int32 scalar: updates made so far
-    ema: Params  # moving average of g from zero, stored as `accumulator_dtype`
+    ema: Means  # moving average of g from zero, stored as `accumulator_dtype`
 
 
 @transformation

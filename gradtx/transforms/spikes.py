@@ -12,6 +12,7 @@ from gradtx.collectives import Axis, as_axis, parts_along
 from gradtx.combine.record import record
 from gradtx.core import GradientTransformation, Params, transformation
 from gradtx.moments import abs_sq, ema, ema_mass, length, root, shrinkage, squares_summed
+from gradtx.types import Squares
 from gradtx.value import number, state, static
 
 
@@ -20,7 +21,7 @@ class ClipSpikesState(NamedTuple):
     """State of `clip_spikes`."""
 
     count: Array  # int32 scalar: updates made so far
-    nu: Params  # running mean of |u|^2, real, float32 or wider
+    nu: Squares  # running mean of |u|^2, real, float32 or wider
 
 
 @transformation

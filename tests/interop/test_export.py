@@ -19,7 +19,7 @@ def test_every_state_class_is_registered():
                 registered(x, serialized_name=f"another {name}")
 
 
-@pytest.mark.parametrize("name", ["clip+adamw", "adafactor", "monitor masked", "apply_if_finite", "rmsprop centered"])
+@pytest.mark.parametrize("name", ["clip+adamw", "adafactor", "monitor masked", "apply_if_finite", "compress_state"])
 def test_a_step_is_written_and_read(name):
     tx, params, grads = CATALOGUE[name].build(gradtx), tree_of("float32"), tree_of("float32", 1)
     compiled = jax.jit(lambda *args: step(tx, *args))
