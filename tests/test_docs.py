@@ -11,7 +11,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["labels.md", "matrices.md", "modifiers.md", "recipes.md", "scaling.md"])
+@pytest.mark.parametrize("name", ["labels.md", "matrices.md", "modifiers.md", "recipes.md", "scaling.md", "storage.md"])
 def test_programs_print_what_they_say(name):
     """Blocks of one page are one program; a text is what the block before it prints."""
     names, printed = {"__name__": name}, ""

@@ -76,6 +76,8 @@ class compress_state(GradientTransformation):
       bytes. Codes have the array's shape and its sharding, scales the shape `[..., blocks]`. A state that is stored
       otherwise than this transformation would is an error, never noise.
     Reads: what `inner` reads.
+    Source: Dettmers et al., 8-bit optimizers via block-wise quantization, ICLR 2022 (arXiv:2110.02861), for Adam and
+      momentum; `gradtx.storage` says how its codes differ.
     Raises:
       TypeError: what should be a codec is none.
       ValueError: a state is stored by another codec; a pattern of the mask matches no parameter.

@@ -40,7 +40,8 @@ class split_weights(GradientTransformation):
     State: 2 bytes per bfloat16 parameter, and the inner one's. Reads: params; what the inner one reads.
     Raises:
       ValueError: no params.
-    Source: Zamirai et al., Revisiting BFloat16 training, 2020 (arXiv:2010.06192), of what it compares with.
+    Source: FlashOptim, 2026 (arXiv:2602.23349), which splits weights in bfloat16 and 8 bits of what that leaves; here
+      16, so that nothing is lost.
     """
 
     inner: GradientTransformation = part(convert=as_transformation)
