@@ -52,6 +52,8 @@ class compress_state(GradientTransformation):
 
         state -> decode -> inner.update -> encode -> state
 
+    Derivatives of later updates by a hyperparameter go through scales alone: codes are whole numbers.
+
     Every update is computed in float32 from what was stored, and steps along what it computed, before that is rounded
     and stored again. Each array is decoded where it is used and encoded where it is made: compiled, there is never more
     than a few leaves' state in float32.

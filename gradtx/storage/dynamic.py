@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from gradtx.moments import length
 from gradtx.storage import blocks
 from gradtx.storage.codec import Codec
 from gradtx.value import static, value, whole
@@ -64,7 +65,7 @@ class int8(Codec):
 
     def encode(self, x, key):
         signed = self.book == "signed"
-        divided = blocks.divided(x if signed else jnp.sqrt(jnp.maximum(x, 0)), self.block)
+        divided = blocks.divided(x if signed else length(jnp.maximum(x, 0)), self.block)
         top, bottom = jnp.max(divided, -1), jnp.min(divided, -1)
         scale = jnp.where(top >= -bottom, -top, -bottom) if signed else top
         share = divided / jnp.where(scale == 0, 1, scale)[..., None]

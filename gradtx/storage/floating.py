@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from gradtx.moments import length
 from gradtx.storage import blocks
 from gradtx.storage.codec import Codec
 from gradtx.value import static, value, whole
@@ -39,7 +40,7 @@ class float8(Codec):
         return jnp.zeros_like(x, jnp.float8_e4m3fn), blocks.scales(x, self.block)
 
     def encode(self, x, key):
-        divided = blocks.divided(x if self.book == "signed" else jnp.sqrt(jnp.maximum(x, 0)), self.block)
+        divided = blocks.divided(x if self.book == "signed" else length(jnp.maximum(x, 0)), self.block)
         scale = _power_above(jnp.max(jnp.abs(divided), -1) / LARGEST)
         share = divided / jnp.where(scale == 0, 1, scale)[..., None]
         if self.book == "squares":
