@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -103,7 +104,13 @@ def _written(codec: Codec) -> bytes:
 
 def _read(written: bytes | bytearray) -> Codec:
     name, fields = json.loads(written)
-    return next(made for made in Codec.__subclasses__() if made.__name__ == name)(**fields)
+    return next(made for made in _kinds(Codec) if made.__name__ == name)(**fields)
+
+
+def _kinds(base: type) -> Iterator[type]:
+    for made in base.__subclasses__():
+        yield made
+        yield from _kinds(made)
 
 
 register_pytree_node_serialization(

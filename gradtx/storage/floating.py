@@ -4,17 +4,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.moments import length
-from gradtx.storage import blocks
-from gradtx.storage.codec import Codec
-from gradtx.value import static, value, whole
+from gradtx.storage.blockwise import Blockwise
+from gradtx.value import value
 
 LARGEST = 448.0  # of float8_e4m3fn
 SMALLEST = 2.0**-9
 
 
 @value
-class float8(Codec):
+class float8(Blockwise):
     """1 byte an entry and 4 a block: a float8_e4m3fn times a power of two, by which the block's largest fits.
 
         signed:    x = s f
@@ -26,31 +24,17 @@ class float8(Codec):
     Args: `int8`.
     """
 
-    book: str = static(default="signed", one_of=("signed", "squares"))
-    block: int = whole(default=128, within="[2, inf)")
-
     @property
-    def form(self):
-        return f"float8_{self.book}_{self.block}"
+    def code_dtype(self):
+        return jnp.float8_e4m3fn
 
-    def stores(self, x):
-        return super().stores(x) and blocks.shrink(x, self.block)
+    def to_codes(self, x):
+        scale = _power_above(jnp.max(jnp.abs(x), -1) / LARGEST)
+        share = x / jnp.where(scale == 0, 1, scale)[..., None]
+        return share if self.book == "signed" else jnp.where(x > 0, jnp.maximum(share, SMALLEST), share), scale
 
-    def zeros(self, x):
-        return jnp.zeros_like(x, jnp.float8_e4m3fn), blocks.scales(x, self.block)
-
-    def encode(self, x, key):
-        divided = blocks.divided(x if self.book == "signed" else length(jnp.maximum(x, 0)), self.block)
-        scale = _power_above(jnp.max(jnp.abs(divided), -1) / LARGEST)
-        share = divided / jnp.where(scale == 0, 1, scale)[..., None]
-        if self.book == "squares":
-            share = jnp.where(divided > 0, jnp.maximum(share, SMALLEST), share)
-        return blocks.joined(share.astype(jnp.float8_e4m3fn), x), scale
-
-    def decode(self, parts):
-        codes, scale = parts
-        found = blocks.divided(codes.astype(jnp.float32), self.block) * scale[..., None]
-        return blocks.joined(found if self.book == "signed" else jnp.square(found), codes)
+    def from_codes(self, codes):
+        return codes
 
 
 def _power_above(x: Array) -> Array:
