@@ -27,6 +27,7 @@ from benchmarks import report, trees
 from benchmarks.collectives import bytes_of
 from benchmarks.on_mesh import UPDATES, attempt, cells, update_of
 from benchmarks.recipes import LIBRARIES, build, step_of
+from gradtx import storage
 
 HEADING = "Compiled for accelerators"
 
@@ -47,6 +48,9 @@ are scalars, which have a core of their own, and prefetches. *Bytes* are those o
 *temp* is the size of the temporary buffers, both per float32 parameter. The least is 12 bytes and 8 more per slot of
 state. XLA's own count of bytes accessed is not used: it knows none for a GPU, and on the TPU it counts a prefetch as
 two accesses more. In each pair of columns gradtx comes first, then Optax.
+
+*Stored state*: methods in `gradtx.compress_state`, with parameters and gradients in float32 and in bfloat16: first
+`update` and `apply_updates`, two calls; then `gradtx.step`, which on a GPU has one kernel for each leaf.
 
 *Collectives* are those of the update of 24 leaves (42 MB) on eight devices, as in "Several devices": AR all-reduce,
 AG all-gather, RS reduce-scatter, A2A all-to-all, CP collective-permute, and the bytes of their results on one device.
@@ -121,18 +125,50 @@ ACCELERATORS = {
 
 def measure(accelerator: Accelerator, library: ModuleType, recipe: str, params: Any) -> list[str]:
     """The cells of one library: kernels, bytes and temporary bytes per parameter."""
+    tx = build(recipe, library)
+    return cost(accelerator, tx, step_of(library, tx), params)
+
+
+def cost(accelerator: Accelerator, tx: Any, step: Callable, params: Any) -> list[str]:
+    """Kernels, bytes and temporary bytes per parameter of a step (params, state, grads) -> (params, state)."""
     sharding = SingleDeviceSharding(accelerator.topology(1).devices[0])
 
     def on_device(tree):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
-    tx = build(recipe, library)
     state = jax.eval_shape(tx.init, params)
-    step = jax.jit(step_of(library, tx), donate_argnums=(0, 1))
+    step = jax.jit(step, donate_argnums=(0, 1))
     compiled = step.lower(on_device(params), on_device(state), on_device(params)).compile(accelerator.options)
     count, accessed = kernels(compiled.as_text() or "", accelerator.is_kernel)
     memory: Any = compiled.memory_analysis()
     return [str(count), *(f"{x / trees.size(params):.2f}" for x in (accessed, memory.temp_size_in_bytes))]
+
+
+STORED = {
+    "adamw": lambda: gradtx.adamw(1e-3),
+    "adamw, int8": lambda: gradtx.compress_state(gradtx.adamw(1e-3)),
+    "adamw, float8": lambda: gradtx.compress_state(gradtx.adamw(1e-3), storage.float8(), storage.float8("squares")),
+    "clip+adamw, int8": lambda: gradtx.compress_state(
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3))
+    ),
+    "lion, int8": lambda: gradtx.compress_state(gradtx.lion(1e-3)),
+    "lamb, int8": lambda: gradtx.compress_state(gradtx.lamb(1e-3)),
+}
+
+
+def stored_table(accelerator: Accelerator) -> report.Table:
+    """Steps of methods whose state is stored in blocks: as two calls, and as `gradtx.step`."""
+    columns = [f"{dtype}: {what}" for dtype in ("float32", "bfloat16") for what in ("bytes", "temp", "step", "temp")]
+    table = report.Table(f"Stored state, 8 leaves of 1024 x 2048: {accelerator.name}", ["recipe", *columns])
+    for name, make in STORED.items():
+        tx, found = make(), []
+        calls = lambda p, s, g, tx=tx: (lambda u, s: (gradtx.apply_updates(p, u), s))(*tx.update(g, s, p))
+        for dtype in ("float32", "bfloat16"):
+            params = {f"w{i}": jax.ShapeDtypeStruct((1024, 2048), dtype) for i in range(8)}
+            for step in (calls, partial(gradtx.step, tx)):
+                found += cost(accelerator, tx, step, params)[1:]
+        table.add(name, *found)
+    return table
 
 
 def collectives_table(accelerator: Accelerator, recipes: Sequence[str]) -> report.Table:
@@ -181,6 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 cells = [measure(accelerator, library, recipe, trees.build(name)) for library in LIBRARIES]
                 table.add(recipe, *(cell for pair in zip(*cells, strict=True) for cell in pair))
             tables.append(table)
+        tables.append(stored_table(accelerator))
         if spread := [recipe for recipe in SPREAD if recipe in args.recipes]:
             tables.append(collectives_table(accelerator, spread))
     if args.write:

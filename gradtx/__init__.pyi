@@ -103,6 +103,7 @@ from gradtx.combine.stateless import set_to_zero as set_to_zero
 from gradtx.combine.stateless import stateless as stateless
 from gradtx.combine.stateless import stateless_with_tree_map as stateless_with_tree_map
 from gradtx.combine.stateless import with_extra_args_support as with_extra_args_support
+from gradtx.combine.step import step as step
 from gradtx.communication.local_updates import LocalUpdatesState as LocalUpdatesState
 from gradtx.communication.local_updates import local_updates as local_updates
 from gradtx.communication.local_updates import synchronized as synchronized

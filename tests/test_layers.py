@@ -14,7 +14,7 @@ LAYERS = (
     {"moments"},
     {"leafwise"},
     {"partial"},
-    {"apply", "core", "gaussian", "geometry", "losses", "numerics", "schedules", "storage"},
+    {"apply", "core", "elementwise", "gaussian", "geometry", "losses", "numerics", "schedules", "storage"},
     {"combine"},
     {"transforms"},
     {"optimizers"},

@@ -8,10 +8,12 @@ from jax import Array
 
 from gradtx import keys, leafwise, paths
 from gradtx.clock import start, tick
+from gradtx.combine.fused import fused
 from gradtx.combine.masking import as_mask, chosen
-from gradtx.core import GradientTransformation, State, as_transformation, transformation
+from gradtx.core import GradientTransformation, Params, State, Updates, as_transformation, transformation
 from gradtx.formulas import alike
-from gradtx.placement import in_place_of, to_compute_with
+from gradtx.partial import on_part
+from gradtx.placement import in_place_of, on_one_device, to_compute_with
 from gradtx.storage.codec import Codec, Stored, is_stored
 from gradtx.storage.dynamic import int8
 from gradtx.value import part, state, static, whole
@@ -115,6 +117,22 @@ class compress_state(GradientTransformation):
     def eval_params(self, state, params):
         return self.inner.eval_params(self._decoded(state.inner_state), params)
 
+    def fused_step(
+        self, params: Params, state: CompressedState, grads: Updates, extra: Any, interpret: bool | None = None
+    ) -> tuple | None:
+        """`gradtx.step` in kernels, where there is one device, and a leaf of which all is computed entry by entry."""
+        if not on_one_device() or not all(map(leafwise.is_float, jax.tree.leaves(params))):
+            return None
+        inner = lambda u, s, p: self.inner.bare_update(u, s, p, **on_part(extra, params))
+        found = fused(inner, grads, params, state.inner_state, interpret=interpret)
+        if found is None:
+            return None
+        before, structure = jax.tree.flatten(state.inner_state, is_leaf=is_stored)
+        others = self._stored(list(zip(before, found.whole, strict=True)), state.count)
+        leaves = [other if new is None else new for new, other in zip(found.state, others, strict=True)]
+        new_state = CompressedState(tick(state.count), paths.unflatten(structure, leaves, state.inner_state))
+        return jax.tree.unflatten(jax.tree.structure(params), found.params), leafwise.cast_like(new_state, state)
+
     def _decoded(self, state: State) -> State:
         """The inner state in float32."""
         leaves, structure = jax.tree.flatten(state, is_leaf=is_stored)
@@ -128,13 +146,13 @@ class compress_state(GradientTransformation):
         return paths.unflatten(structure, [next(found) if is_stored(x) else x for x in leaves], state)
 
     def _stored(self, rows: list[tuple[Any, Array]], count: Array) -> list:
-        """Arrays as those beside them are stored."""
+        """Arrays as those beside them are stored; None stays."""
         key = jax.random.fold_in(keys.typed(self.key), count)
         keyed = lambda like, i: jax.random.fold_in(key, i) if like.codec.rounds_by_chance else None
-        arguments = [(like, x, keyed(like, i)) for i, (like, x) in enumerate(rows) if is_stored(like)]
+        arguments = [(like, x, keyed(like, i)) for i, (like, x) in enumerate(rows) if is_stored(like) and x is not None]
         encode = lambda like, x, key: Stored(like.codec, like.codec.encode(leafwise.widen(x), key))
         found = iter(alike(encode, arguments))
-        return [next(found) if is_stored(like) else x for like, x in rows]
+        return [next(found) if is_stored(like) and x is not None else x for like, x in rows]
 
     def _codec(self, slot: str, kind: str | None) -> Codec | None:
         """How a slot is stored."""
