@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.quality.recipes import RECIPES, Numbers
+from benchmarks.quality.recipes import RECIPES, Numbers, Recipe
 from benchmarks.quality.records import Records, job
 from benchmarks.quality.tasks import Task
 from benchmarks.quality.training import LOOKS, runs
@@ -54,12 +54,14 @@ def losses(
     held: str,
     records: Records,
     clock: Clock | None,
+    recipe: Recipe | None = None,
 ) -> np.ndarray | None:
     """What is measured along runs, `[runs, LOOKS]`: from the records, and trained where it is not there.
 
     Args:
       each: numbers and seed of each run.
       clock: None: nothing is trained; the result is None where a run is missing.
+      recipe: what the name stands for, where it is none of `RECIPES`.
     """
     records.refresh()
     keys = [job(task, name, numbers, steps, seed, held) for numbers, seed in each]
@@ -71,7 +73,7 @@ def losses(
         clock.check()
         some = missing[begin : begin + task.together]
         group = [(Numbers(**keys[i].numbers), keys[i].seed) for i in some]
-        for i, run in zip(some, runs(task, RECIPES[name], group, steps, held), strict=True):
+        for i, run in zip(some, runs(task, recipe or RECIPES[name], group, steps, held), strict=True):
             records.add(keys[i], run._asdict())
             print(f"{task.name}  {name:20}  {steps:5} steps  seed {keys[i].seed}  {run.losses[-1]:.4f}", flush=True)
     return np.array([(records.get(key) or {})["losses"] for key in keys])

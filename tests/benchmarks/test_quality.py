@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.quality import __main__ as program
-from benchmarks.quality import report, run, shorten, tasks, training, tune
+from benchmarks.quality import report, run, shorten, storage, tasks, training, tune
 from benchmarks.quality.recipes import BASELINE, RECIPES, Numbers, Setting
 from benchmarks.quality.records import Records, job
 from benchmarks.quality.run import Found
@@ -239,6 +239,27 @@ def test_the_command_line_tunes_runs_and_writes_the_page(tmp_path, capsys):
     text = page.read_text()
     assert "| `lion` " in text and "(64 x 16 x 10)" in text and str(tmp_path) not in text
     assert (tmp_path / "quality.png").stat().st_size < 100_000
+
+
+def test_what_storage_costs_is_measured_and_written(tmp_path, capsys, monkeypatch):
+    few = ("state int8", "weights bfloat16, split")
+    monkeypatch.setattr(storage, "WAYS", {name: storage.WAYS[name] for name in few})
+    arguments = ["--quick", "--records", str(tmp_path / "records.jsonl")]
+    assert storage.main([*arguments, "--minutes", "0"]) == 0
+    assert "0 minutes are over" in capsys.readouterr().out
+    assert storage.main([*arguments, "--write", str(tmp_path / "page.md")]) == 0
+    text = (tmp_path / "page.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:]] for line in text.splitlines() if "state int8" in line]
+    assert float(rows[0][2]) < 8 and rows[0][1] == "4" and "%" in rows[0][4]
+    assert "% above float32's loss: " in text and (tmp_path / "page.png").exists()
+
+
+def test_every_way_to_store_trains(task):
+    for way in storage.WAYS.values():
+        found = jax.eval_shape(storage.stored(task, way.weights).begin, 0)
+        assert {x.dtype.name for x in jax.tree.leaves(found)} == {way.weights}
+        state, weights = storage.bytes_each(task, way)
+        assert 0 < state <= 12.1 and weights == (2 if way.weights == "bfloat16" else 4)
 
 
 @pytest.mark.parametrize(
