@@ -157,17 +157,17 @@ def soap_muon(s: Setting) -> Any:
 
 
 def composed(s: Setting) -> Any:
-    """NorMuon, NAdam for the others with three times the rate, gradients ahead, and a rate that falls in a line."""
+    """Muon's directions at fixed norms, NAdam for the others, and a rate that falls in a line."""
     up, steps, rate = s.warmup_steps, s.steps, s.numbers.rate
 
     def line(factor: float) -> gradtx.Schedule:
         rise = gradtx.linear_schedule(factor * rate / (up + 1), factor * rate, up)
         return gradtx.join_schedules([rise, gradtx.linear_schedule(factor * rate, 0.0, steps - up)], [up])
 
-    momentum = gradtx.ema(s.b, debias=False, nesterov=True)
-    matrices = gradtx.normuon(line(1), momentum, weight_decay=s.decay, consistent_rms=0.2, orthogonalizer=POLAR)
-    others = gradtx.nadamw(line(3), b2=BETA, weight_decay=s.decay / 3, mask=not_vectors)
-    return gradtx.ema_nesterov(gradtx.partition({"matrices": matrices, "others": others}, OTHERS))
+    others = 0.2
+    matrices = gradtx.hyperball(gradtx.scale_by_muon(beta=s.b, orthogonalizer=POLAR), line(1.0))
+    nadamw = gradtx.nadamw(line(others), b2=BETA, weight_decay=s.decay / others, mask=not_vectors)
+    return gradtx.partition({"matrices": matrices, "others": nadamw}, OTHERS)
 
 
 def muon_hyperball(s: Setting) -> Any:
@@ -225,7 +225,7 @@ RECIPES: dict[str, Recipe] = {
     "sophia": Recipe(sophia, space(3e-4), "b2"),
     "muon": of_matrices(muon),
     "normuon": of_matrices(normuon),
-    "composed": Recipe(composed, space(3e-4, FAST), "momentum"),
+    "composed": Recipe(composed, space(3e-3, FAST), "momentum"),
     "muon hyperball": of_matrices(muon_hyperball, low=3e-3, others=0.2),
     "scion": Recipe(scion, space(3e-3, FAST), "momentum"),
     "soap": of_matrices(soap, forget=SLOW, forgets="b2"),
