@@ -14,7 +14,7 @@ from benchmarks.quality.recipes import BASELINE, RECIPES
 from benchmarks.quality.run import Found
 from benchmarks.quality.shorten import SHORTENED
 from benchmarks.quality.tasks import Task
-from benchmarks.quality.training import LOOKS
+from benchmarks.quality.training import LOOKS, bytes_each
 from benchmarks.quality.tune import Round
 from examples.textbook import picture, spread
 from examples.textbook.study import Report, Table, markdown
@@ -26,17 +26,18 @@ SURE = 0.05  # of all stars of a table: the chance that one is there by chance
 
 METHOD = """\
 Each optimizer has the same four numbers to tune: its rate's peak, over two decades (a line up, then half a cosine to
-0); how far weight decay alone would shrink a weight over the run; the decay b of its most telling average; the share
-of the warmup. Of each there are {trials}, at the same places of every space. The best numbers, by loss on a validation
-part, are run again from {seeds} other seeds, and measured on a test part. A seed is one start, one order of batches and
-one choice of what is measured, so differences are paired; ± is half of a 95 % t-interval of their mean. A star is a
-difference that is not by chance: all stars of a table together err with a chance of at most 5 % (Holm). Methods of
-matrices have the hidden ones; embeddings, the head and vectors are AdamW's, with the same rate or a fixed multiple of
-it. *Steps*: until the loss is below the one with which AdamW ends, as a share of AdamW's, in a run as long as AdamW's.
-*Shortest*: the shortest run, with the same numbers and all of the schedule in it, that ends as low as AdamW's whole run
-(found by bisection with {shortened} seeds). *Step*: processor time of a step of training, over that of AdamW beside it,
-in turns; *time*: steps of the shortest run times step. Networks are small and so are batches: in larger ones a method's
-own part of a step is smaller."""
+0; of `composed` a line); how far weight decay alone would shrink a weight over the run; the decay b of its most
+telling average; the share of the warmup. Of each there are {trials}, at the same places of every space. The best
+numbers, by loss on a validation part, are run again from {seeds} other seeds, and measured on a test part. A seed is
+one start, one order of batches and one choice of what is measured, so differences are paired; ± is half of a 95 %
+t-interval of their mean. A star is a difference that is not by chance: all stars of a table together err with a
+chance of at most 5 % (Holm). Methods of matrices have the hidden ones; embeddings, the head and vectors are AdamW's
+(of `composed` NAdam's), with the same rate or a fixed multiple of it. *Steps*: until the loss is below the one with
+which AdamW ends, as a share of AdamW's, in a run as long as AdamW's. *Shortest*: the shortest run, with the same
+numbers and all of the schedule in it, that ends as low as AdamW's whole run (found by bisection with {shortened}
+seeds). *Step*: processor time of a step of training, over that of AdamW beside it, in turns; *time*: steps of the
+shortest run times step; *state*: bytes per parameter. Networks are small and so are batches: in larger ones a
+method's own part of a step is smaller."""
 
 
 def method(rounds: Sequence[Round], seeds: int) -> str:
@@ -86,11 +87,27 @@ def of_task(task: Task, found: Mapping[str, Found]) -> Report:
         numbers = " ".join(f"{x:.2g}" for x in one.tuned.numbers)
         end = f"{one.looks[:, -1].mean():.4f}"
         counted = [f"{x:.2f}" if np.isfinite(x) else "" for x in (short, ratio, short * ratio)]
-        rows.append([f"`{name}`", end, versus, steps, *counted, numbers, RECIPES[name].forgets])
-    measured = ["loss", "less AdamW's", "steps", "shortest", "step", "time"]
+        state = f"{bytes_each(task, RECIPES[name])[0]:.1f}"
+        rows.append([f"`{name}`", end, versus, steps, *counted, state, numbers, RECIPES[name].forgets])
+    measured = ["loss", "less AdamW's", "steps", "shortest", "step", "time", "state"]
     columns = ["optimizer", *measured, "rate, shrink, 1 - b, warmup", "b"]
     title = f"{task.unit}, mean of {seeds} seeds"
-    return Report([Table(title, columns, rows)], {}, sentences(found, gaps, sure))
+    return Report([Table(title, columns, rows)], {}, [*chosen(task, found), *sentences(found, gaps, sure)])
+
+
+def chosen(task: Task, found: Mapping[str, Found]) -> list[str]:
+    """What to take, by the numbers alone."""
+    end = lambda name: finite(found[name].looks[:, -1].mean())
+    state = {name: bytes_each(task, RECIPES[name])[0] for name in found}
+    time = {name: x for name, one in found.items() if np.isfinite(x := length(one) * one.times["ratio"])}
+    said = f"Lowest loss: `{min(found, key=end)}`."
+    if time:
+        quickest = min(time, key=lambda name: time[name])
+        said += f" Least time to AdamW's loss: `{quickest}`, {time[quickest]:.2f} of AdamW's."
+    for share, words in ((1.0, "no more than AdamW's state"), (0.55, "at most half of AdamW's state")):
+        if small := [name for name in found if state[name] <= share * state[BASELINE] + 0.05]:
+            said += f" The lowest of those with {words}: `{min(small, key=end)}`."
+    return [said]
 
 
 def difference(found: Mapping[str, Found], name: str) -> np.ndarray:

@@ -22,9 +22,10 @@ from matplotlib.figure import Figure
 
 import gradtx
 from benchmarks.quality import tasks, tune
-from benchmarks.quality.recipes import BASELINE, RECIPES, Numbers, Recipe, Setting
+from benchmarks.quality.recipes import BASELINE, RECIPES, Recipe
 from benchmarks.quality.records import Records
 from benchmarks.quality.tasks import Task
+from benchmarks.quality.training import bytes_each
 from benchmarks.report import environment
 from examples.textbook import picture, spread
 from examples.textbook.study import Report, Table, markdown
@@ -48,6 +49,7 @@ def compressed(*codecs: Any, **options: Any) -> Callable[[Any], Any]:
     return lambda tx: gradtx.compress_state(tx, *codecs, **options)
 
 
+PLAIN = Way(lambda tx: tx)
 WAYS: dict[str, Way] = {
     "state int8": Way(compressed()),
     "state float8": Way(compressed(storage.float8(), storage.float8("squares"))),
@@ -81,17 +83,6 @@ def stored(task: Task, dtype: str) -> Task:
     )
 
 
-def bytes_each(task: Task, way: Way | None) -> tuple[float, float]:
-    """Bytes per parameter of state and of weights."""
-    chosen = stored(task, way.weights if way else "float32")
-    params = jax.eval_shape(chosen.begin, 0)
-    setting = Setting(Numbers(1e-3, 0.1, 0.01, 0.1), 100)
-    tx = recipe(way).build(setting) if way else RECIPES[BASELINE].build(setting)
-    size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-    count = sum(x.size for x in jax.tree.leaves(params))
-    return size(jax.eval_shape(tx.init, params)) / count, size(params) / count
-
-
 def measured(
     task: Task, rounds: Sequence[tune.Round], records: Records, clock: tune.Clock, seeds: Sequence[int]
 ) -> dict[str, np.ndarray]:
@@ -99,7 +90,7 @@ def measured(
     tuned = tune.tune(task, BASELINE, rounds, records, clock)
     assert tuned is not None
     each = [(tuned.numbers, seed) for seed in seeds]
-    ways = {BASELINE: Way(lambda tx: tx), **WAYS}
+    ways = {BASELINE: PLAIN, **WAYS}
     run = lambda name, way: tune.losses(
         stored(task, way.weights), name, each, task.steps, "test", records, clock, recipe(way)
     )
@@ -111,7 +102,8 @@ def report(task: Task, found: dict[str, np.ndarray]) -> Report:
     plain = found[BASELINE][:, -1]
     rows, costs = [], {}
     for name, looks in found.items():
-        state, weights = bytes_each(task, WAYS.get(name))
+        way = WAYS.get(name, PLAIN)
+        state, weights = bytes_each(stored(task, way.weights), recipe(way))
         costs[name] = spread.interval(100 * (looks[:, -1] / plain - 1))
         cost = "" if name == BASELINE else f"{costs[name][0]:+.2f} ± {costs[name][1]:.2f} %"
         rows.append([name, f"{weights:.0f}", f"{state:.2f}", f"{looks[:, -1].mean():.4f}", cost])

@@ -68,6 +68,16 @@ def _evaluated(tx: Any, state: Any, params: Any) -> Any:
     return gradtx.eval_params(tx, state, params) if isinstance(tx, gradtx.GradientTransformation) else params
 
 
+def bytes_each(task: Task, recipe: Recipe) -> tuple[float, float]:
+    """Bytes per parameter of a recipe's state, and of the parameters."""
+    params = jax.eval_shape(task.begin, 0)
+    some = Numbers(*(jnp.float32(x) for x in (1e-3, 0.1, 0.01, 0.1)))
+    state = jax.eval_shape(lambda params: recipe.build(Setting(some, jnp.int32(100))).init(params), params)
+    size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+    count = sum(x.size for x in jax.tree.leaves(params))
+    return size(state) / count, size(params) / count
+
+
 @functools.cache  # one function for each, so that its program is kept
 def program(task: Task, recipe: Recipe) -> Any:
     return functools.partial(train, task=task, recipe=recipe)

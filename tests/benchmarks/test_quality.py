@@ -217,7 +217,9 @@ def test_the_page_says_what_the_numbers_say(task):
     assert "next to an end of their space for: `muon` (rate)." in text
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert rows[0].startswith("| `muon` ") and "-0.2500 ± 0.0020 *" in rows[0] and "| 0.75 ± 0.002 " in rows[0]
-    assert rows[0].split("|")[5:8] == [" 0.50     ", " 1.20 ", " 0.60 "]
+    assert rows[0].split("|")[5:8] == [" 0.50     ", " 1.20 ", " 0.60 "] and float(rows[0].split("|")[8]) > 4
+    assert "Lowest loss: `muon`. Least time to AdamW's loss: `muon`, 0.60 of AdamW's." in text
+    assert "The lowest of those with at most half of AdamW's state: `lion`." in text
     assert rows[-1].startswith("| `sophia` ") and " 4 of 5 runs " in rows[-1]
     assert max(map(len, text.split("![")[0].splitlines())) <= 120
 
@@ -256,9 +258,9 @@ def test_what_storage_costs_is_measured_and_written(tmp_path, capsys, monkeypatc
 
 def test_every_way_to_store_trains(task):
     for way in storage.WAYS.values():
-        found = jax.eval_shape(storage.stored(task, way.weights).begin, 0)
-        assert {x.dtype.name for x in jax.tree.leaves(found)} == {way.weights}
-        state, weights = storage.bytes_each(task, way)
+        chosen = storage.stored(task, way.weights)
+        assert {x.dtype.name for x in jax.tree.leaves(jax.eval_shape(chosen.begin, 0))} == {way.weights}
+        state, weights = training.bytes_each(chosen, storage.recipe(way))
         assert 0 < state <= 12.1 and weights == (2 if way.weights == "bfloat16" else 4)
 
 
