@@ -52,8 +52,9 @@ def abstract_state(
     tx, found = _known(tx, params_or_shapes, param_shardings)
     shapes = shapes_of(params_or_shapes)
     if found.mesh is None:
-        state = jax.eval_shape(tx.init, shapes)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=found.place), state)
+        far = found.place.with_memory_kind(memory_kind) if found.place and memory_kind else found.place
+        alone = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=far if x.ndim else found.place)
+        return jax.tree.map(alone, jax.eval_shape(tx.init, shapes))
     state, specs = derived(tx, shapes, found)
     leaves, structure = jax.tree.flatten(state)
 
@@ -99,12 +100,12 @@ def jit_update(tx: Any, param_shardings: Any, state_shardings: Any, *, donate: b
     owner = as_transformation("jit_update", "tx", tx)
     places = jax.tree.map(lambda x: x if is_sharding(x) else x.sharding, (param_shardings, state_shardings))
     given: Any = owner if isinstance(owner, OnMesh) else on_mesh(owner, param_shardings)
-    near = jax.tree.map(lambda x: NamedSharding(x.mesh, x.spec) if isinstance(x, NamedSharding) else x, places[1])
+    near = jax.tree.map(_near, places[1])
     far = any(a != b for a, b in zip(jax.tree.leaves(places[1]), jax.tree.leaves(near), strict=True))
 
     def step(params, state, grads, extra):
         state = jax.tree.map(jax.device_put, state, near) if far else state
-        tx = given if given is owner else on_mesh(owner, _beside_moments(params, state, *places))
+        tx = given if given is owner else on_mesh(owner, _beside_moments(params, state, places[0], near))
         updates, state = tx.update(grads, state, params, **extra)
         return apply_updates(params, updates), state
 
@@ -128,6 +129,13 @@ def _beside_moments(params: Any, state: Any, param_places: Any, state_places: An
                 slots.setdefault((path[n:], x.shape), place)
     found = [slots.get((path, jnp.shape(p)), place) for (path, p), place in zip(leaves, places, strict=True)]
     return jax.tree.structure(params).unflatten(found)
+
+
+def _near(place: Any) -> Any:
+    """A sharding in the memory that devices compute with."""
+    if isinstance(place, NamedSharding):
+        return NamedSharding(place.mesh, place.spec)
+    return place.with_memory_kind(next(iter(place.device_set)).default_memory().kind)
 
 
 class Step:

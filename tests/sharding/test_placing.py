@@ -173,17 +173,21 @@ def test_a_checkpoint_goes_to_another_mesh(tmp_path, version):
     assert jax.tree.map(lambda x: x.sharding, found) == jax.tree.map(lambda x: x.sharding, abstract)
 
 
-def test_state_in_the_hosts_memory_is_updated_there():
+@pytest.mark.parametrize("place", ["a mesh", "a device"])
+@pytest.mark.parametrize("wrap", [lambda tx: tx, lambda tx: gradtx.compress_state(tx, min_size=0)], ids=["", "int8"])
+def test_state_in_the_hosts_memory_is_updated_there(wrap, place):
+    tx = wrap(gradtx.adam(0.1))
     params = on(mesh_of("fsdp"))
-    tx = gradtx.adam(0.1)
+    params = params if place == "a mesh" else jax.device_put(params, jax.devices()[0])
+    memories = lambda state: {x.sharding.memory_kind for x in jax.tree.leaves(state) if x.ndim}
     state = sharding.init_sharded(tx, params, memory_kind="pinned_host")
-    assert state["scale_by_adam"].mu["w"].sharding.memory_kind == "pinned_host"
+    assert memories(state) == {"pinned_host"}
     near = sharding.jit_update(tx, params, sharding.init_sharded(tx, params), donate=False)
     expected, _ = near(params, sharding.init_sharded(tx, params), params)
     step = sharding.jit_update(tx, params, state, donate=False)
     found, state = step(params, state, params)
     chex.assert_trees_all_equal(found, expected)
-    assert state["scale_by_adam"].mu["w"].sharding.memory_kind == "pinned_host"
+    assert memories(state) == {"pinned_host"}
 
 
 def test_errors():
