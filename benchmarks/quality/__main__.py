@@ -74,7 +74,8 @@ def _report(options, argv, chosen, names, rounds, records, seeds) -> int:
         return 2
     told = report.report(chosen, found)
     command = " ".join(["python -m benchmarks.quality", *map(_shown, argv)])
-    text = report.page(chosen, told, command, environment(["flax"]), report.method(rounds, len(seeds)))
+    how = report.method(rounds, len(seeds)) + (f" Not run to the end: {', '.join(missing)}." if missing else "")
+    text = report.page(chosen, told, command, environment(["flax"]), how)
     print(text)
     if options.write:
         options.write.write_text(text, encoding="utf-8")

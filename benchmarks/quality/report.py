@@ -31,13 +31,21 @@ telling average; the share of the warmup. Of each there are {trials}, at the sam
 numbers, by loss on a validation part, are run again from {seeds} other seeds, and measured on a test part. A seed is
 one start, one order of batches and one choice of what is measured, so differences are paired; ± is half of a 95 %
 t-interval of their mean. A star is a difference that is not by chance: all stars of a table together err with a
-chance of at most 5 % (Holm). Methods of matrices have the hidden ones; embeddings, the head and vectors are AdamW's
-(of `composed` NAdam's), with the same rate or a fixed multiple of it. *Steps*: until the loss is below the one with
-which AdamW ends, as a share of AdamW's, in a run as long as AdamW's. *Shortest*: the shortest run, with the same
-numbers and all of the schedule in it, that ends as low as AdamW's whole run (found by bisection with {shortened}
-seeds). *Step*: processor time of a step of training, over that of AdamW beside it, in turns; *time*: steps of the
-shortest run times step; *state*: bytes per parameter. Networks are small and so are batches: in larger ones a
-method's own part of a step is smaller."""
+chance of at most 5 % (Holm). `composed` was put together by hand, from parts of which each made the loss on the
+validation part lower. Methods of matrices have the hidden ones; embeddings, the head and vectors are AdamW's (of
+`composed` NAdam's), with the same rate or a fixed multiple of it. *Steps*: until the loss is below the one with which
+AdamW ends, as a share of AdamW's, in a run as long as AdamW's. *Shortest*: the shortest run, with the same numbers
+and all of the schedule in it, that ends as low as AdamW's whole run (found by bisection with {shortened} seeds).
+*Step*: processor time of a step of training, over that of AdamW beside it, in turns; *time*: steps of the shortest
+run times step; *state*: bytes per parameter. Networks are small and so are batches: in larger ones a method's own
+part of a step is smaller."""
+
+
+AFTER = """\
+A recipe of each name is a line in [benchmarks/quality/recipes.py](../benchmarks/quality/recipes.py). Methods of
+matrices are on [matrices.md](matrices.md), what goes around a method on [modifiers.md](modifiers.md), what is
+stored in fewer bytes on [storage.md](storage.md). All of it is measured on two small tasks: it says where to
+begin, and what to expect of a name."""
 
 
 def method(rounds: Sequence[Round], seeds: int) -> str:
@@ -60,15 +68,15 @@ def report(tasks: Mapping[str, Task], found: Mapping[str, Mapping[str, Found]]) 
 
 
 def page(tasks: Mapping[str, Task], told: Mapping[str, Report], command: str, where: str, how: str) -> str:
-    """All of the page, in markdown."""
-    parts = [
-        "# Which optimizer is better",
-        f"`{command}`  \n{where}",
-        textwrap.fill(how, WIDTH),
-        "![quality](quality.png)",
+    """All of the page, in markdown: what to take, then what it is taken by."""
+    taken = [
+        textwrap.fill(f"- *{name}*: {one.findings[0]}", WIDTH, subsequent_indent="  ") for name, one in told.items()
     ]
+    parts = ["# Which optimizer", "\n".join(taken), textwrap.fill(AFTER, WIDTH), "![quality](quality.png)"]
+    parts += ["## How it was found", f"`{command}`  \n{where}", textwrap.fill(how, WIDTH)]
     for name, one in told.items():
-        parts += [f"## {name}", textwrap.fill(tasks[name].about, WIDTH), markdown(one)]
+        rest = markdown(one._replace(findings=one.findings[1:]))
+        parts += [f"## {name}", textwrap.fill(tasks[name].about, WIDTH), rest]
     return "\n\n".join(parts) + "\n"
 
 
