@@ -61,3 +61,8 @@ class Blockwise(Codec):
     def from_codes(self, codes: Array) -> Array:
         """What codes, as float32, stand for, before it is multiplied with the scale."""
         raise NotImplementedError
+
+
+def shares(x: Array, scales: Array) -> Array:
+    """Blocks `[..., width]` divided by their scales `[...]`; where that is 0, as they are."""
+    return x / jnp.where(scales == 0, 1, scales)[..., None]
