@@ -358,7 +358,7 @@ CATALOGUE = {
     ),
     "scale_by_polyak": Entry(lambda lib: lib.scale_by_polyak(eps=0.1)),
     "scale_by_polyak plus": Entry(lambda lib: lib.scale_by_polyak(variant="sps+")),
-    "polyak_sgd": Entry(lambda lib: lib.polyak_sgd()),
+    "polyak_sgd": Entry(lambda lib: lib.polyak_sgd(), moves=(16, 0)),
     # methods entry by entry that Optax lacks
     "reduce_variance": Entry(lambda lib: lib.reduce_variance(0.25, 0.5)),
     "reduce_variance exact": Entry(lambda lib: lib.reduce_variance(0.25, 0.5, 2.0, exact=True, from_zero=True)),
@@ -376,8 +376,8 @@ CATALOGUE = {
     "scale_by_nadam": Entry(lambda lib: lib.scale_by_nadam(constant_mean=True)),
     "nadam rising": Entry(lambda lib: lib.nadam(1e-3, momentum_decay=0.004)),
     "tangential": Entry(lambda lib: lib.tangential(lib.trace(0.9), 0.1, delta=1.0)),
-    "adamp": Entry(lambda lib: lib.adamp(1e-3, weight_decay=0.01)),
-    "sgdp": Entry(lambda lib: lib.sgdp(0.01, 0.9, weight_decay=0.01)),
+    "adamp": Entry(lambda lib: lib.adamp(1e-3, weight_decay=0.01), moves=(72, 4)),
+    "sgdp": Entry(lambda lib: lib.sgdp(0.01, 0.9, weight_decay=0.01), moves=(48, 0)),
     "scale_by_qhm": Entry(lambda lib: lib.scale_by_qhm()),
     "qhm": Entry(lambda lib: lib.qhm(0.1), moves=(28, 0)),
     "scale_by_qhadam": Entry(lambda lib: lib.scale_by_qhadam(nu2=0.9)),
@@ -440,13 +440,13 @@ CATALOGUE = {
             clip_threshold=None, eps=0.1, hessian_diagonal_fn=optax.stateless(_squares)
         ),
     ),
-    "contrib.momo": Entry(lambda lib: lib.contrib.momo()),
+    "contrib.momo": Entry(lambda lib: lib.contrib.momo(), moves=(36, 0)),
     "contrib.momo adapted": Entry(
         lambda lib: lib.contrib.momo(0.5, 0.9, -5.0, 0.1, adapt_lower_bound=True),
         differs="`momo`, `momo_adam` with decay",
     ),
     "momo unbiased": Entry(lambda lib: lib.momo(0.5, 0.9, bias_correction=True)),
-    "contrib.momo_adam": Entry(lambda lib: lib.contrib.momo_adam()),
+    "contrib.momo_adam": Entry(lambda lib: lib.contrib.momo_adam(), moves=(64, 4)),
     "contrib.momo_adam adapted": Entry(
         lambda lib: lib.contrib.momo_adam(0.1, lower_bound=-5.0, weight_decay=0.1, adapt_lower_bound=True),
         differs="`momo`, `momo_adam` with decay",
@@ -472,7 +472,8 @@ CATALOGUE = {
         lambda lib: lib.schedule_free_radam(0.01, b2=0.9, silent_sgd_phase=False), moves=(64, 4)
     ),
     "schedule_free_plus": Entry(
-        lambda lib: lib.schedule_free_plus(0.1, weight_decay=0.1, r=1.0, polyak_beta=0.5, sf_b1_anneal_steps=3)
+        lambda lib: lib.schedule_free_plus(0.1, weight_decay=0.1, r=1.0, polyak_beta=0.5, sf_b1_anneal_steps=3),
+        moves=(84, 0),
     ),
     "scale_by_trusted_rms": Entry(lambda lib: lib.scale_by_trusted_rms(0.9, bias_correction=True)),
     "contrib.reduce_on_plateau": Entry(lambda lib: lib.contrib.reduce_on_plateau(0.5, 2, 0.1)),
@@ -614,7 +615,7 @@ CATALOGUE = {
     ),
     "average_params mean": Entry(lambda lib: lib.average_params(lib.sgd(1e-2), every=2)),
     "lawa": Entry(lambda lib: lib.lawa(lib.adamw(1e-3), 2, 3), moves=(68, 8)),
-    "compress_state": Entry(lambda lib: lib.compress_state(lib.adamw(1e-3), min_size=0)),
+    "compress_state": Entry(lambda lib: lib.compress_state(lib.adamw(1e-3), min_size=0), moves=(60, 9)),
     "compress_state of floats": Entry(
         lambda lib: lib.compress_state(
             lib.chain(lib.clip_by_global_norm(1.0), lib.schedule_free_adamw(1e-2)),

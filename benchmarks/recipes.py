@@ -34,11 +34,14 @@ def step_of(library: ModuleType, tx: Any) -> Callable:
     """The part of a training step that comes after the gradients, to be compiled with the first two arguments donated.
 
     Donated buffers are handed to the results in order, so params and state come back in the order in which they go
-    in; in another order the compiled step copies them (adamw: 72 bytes per parameter instead of 40).
+    in; in another order the compiled step copies them (adamw: 72 bytes per parameter instead of 40). The loss, which
+    some methods read, is 1.
     """
 
+    tx = library.with_extra_args_support(tx)
+
     def step(params, state, grads):
-        updates, state = tx.update(grads, state, params)
+        updates, state = tx.update(grads, state, params, value=1.0)
         return library.apply_updates(params, updates), state
 
     return step

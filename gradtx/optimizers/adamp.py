@@ -11,7 +11,7 @@ from gradtx.clock import Hyperparameter, at, start, tick
 from gradtx.combine.chain import chain
 from gradtx.combine.masking import as_mask, chosen
 from gradtx.core import GradientTransformation, State, as_transformation, require_params, transformation
-from gradtx.moments import abs_sq, length
+from gradtx.moments import abs_sq, again, length
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.reductions import summed
 from gradtx.transforms.momentum import trace
@@ -89,10 +89,12 @@ class tangential(GradientTransformation):
             if p.ndim > 1 and p.size:
                 axis = self.output_axis % p.ndim
                 over = tuple(i for i in range(p.ndim) if i != axis)
+                (g,) = again(g)  # its square is in the inner method too: stored for both
                 of_entries = geometry.product(g, p), abs_sq(g), abs_sq(p), geometry.product(n, p)
-                sums = yield from summed(*((x, over) for x in of_entries), *((x, None) for x in of_entries))
-                by_output, output_is = along(sums[:4], p.size // p.shape[axis])
-                by_leaf, leaf_is = along(sums[4:], p.size)
+                sums = yield from summed(*((x, over) for x in of_entries))
+                by_output, output_is = along(sums, p.size // p.shape[axis])
+                totals = yield from summed(*((x, None) for x in again(*sums)))  # not of p's entries, which XLA would do
+                by_leaf, leaf_is = along(totals, p.size)
                 radial = jnp.where(output_is, jnp.expand_dims(by_output, over), jnp.where(leaf_is, by_leaf, 0))
                 share = jnp.where(output_is | leaf_is, ratio, 1.0)
             factor = decay * share - radial if decays else -radial
