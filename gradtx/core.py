@@ -13,8 +13,9 @@ from gradtx.calls import given_what_it_names, public
 from gradtx.clock import ClockState, held, start
 from gradtx.collectives import AxisError
 from gradtx.partial import on_part
-from gradtx.placement import outside_of_types, place_beside
+from gradtx.placement import joins_loops, outside_of_types, place_beside
 from gradtx.recipe import Recipe
+from gradtx.separate import separated
 from gradtx.types import OptState, Params, Updates
 from gradtx.value import Value, flag, number, part, state, static, storage_dtype, value, whole
 
@@ -56,7 +57,8 @@ def _update(
         incoming = leafwise.gradients(updates, params)
         wide_params = leafwise.widen(leafwise.floats(params))
         known = leafwise.widen(_dated(self, state))
-        outgoing, new_state = self.bare_update(incoming, known, wide_params, **on_part(extra, params))
+        bare = lambda *trees: self.bare_update(*trees, **on_part(extra, params))
+        outgoing, new_state = (separated(bare) if joins_loops() else bare)(incoming, known, wide_params)
         if not self.of_examples:
             paths.check_shapes(outgoing, incoming)
         elif params is not None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 # What reads, of every operand that is no scalar, the entry at the result's place.
@@ -47,23 +48,43 @@ class Value:
 def trace(fn: Callable, *args: Any) -> tuple[list[Value], list[Any], Any]:
     """The leaves of the arguments, and of the results, as values, and the results' structure.
 
-    A result may be a constant. Calls within the program are resolved.
+    A result may be a constant. Calls within the program are resolved, and barriers are seen through.
     """
     closed, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
     inputs = [Value(x.aval.shape) for x in closed.jaxpr.invars]
-    return inputs, _results(closed, inputs), jax.tree.structure(shape)
+    return inputs, _results(closed, inputs, None, lambda x: False), jax.tree.structure(shape)
 
 
-def _results(closed: ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:
+def taken_apart(
+    closed: ClosedJaxpr, platform: str, barred: Callable[[Any], bool]
+) -> tuple[list[Value], list[Any]]:
+    """The constants and arguments of a program, and its results, as by `trace`.
+
+    Args:
+      platform: for which branches by platform are resolved.
+      barred: around which values a barrier stays.
+    """
+    constants, inputs = ([Value(x.aval.shape) for x in xs] for xs in (closed.jaxpr.constvars, closed.jaxpr.invars))
+    return constants + inputs, _results(ClosedJaxpr(closed.jaxpr, constants), inputs, platform, barred)
+
+
+def _results(
+    closed: ClosedJaxpr, arguments: Sequence[Any], platform: str | None, barred: Callable[[Any], bool]
+) -> list[Any]:
     known = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], [*closed.consts, *arguments], strict=True))
-    read = lambda x: x.val if isinstance(x, Literal) else known[x]
+    read = lambda x: np.asarray(x.val, x.aval.dtype)[()] if isinstance(x, Literal) else known[x]
     for equation in closed.jaxpr.eqns:
         operands, name = [read(x) for x in equation.invars], equation.primitive.name
+        branch = _branch(equation.params, platform)
         if name in CALLS:
             inner = equation.params[CALLS[name]]
-            results = _results(inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ()), operands)
+            inner = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
+            results = _results(inner, operands, platform, barred)
+        elif branch is not None:
+            results = _results(branch, operands[1:], platform, barred)
         elif name == "optimization_barrier":
-            results = operands
+            barrier = lambda x, of=equation: Value(x.shape, Operation(of.primitive, of.params, [x]))
+            results = [barrier(x) if isinstance(x, Value) and barred(x) else x for x in operands]
         else:
             operation = Operation(equation.primitive, equation.params, operands)
             results = [Value(x.aval.shape, operation, i) for i, x in enumerate(equation.outvars)]
@@ -71,12 +92,21 @@ def _results(closed: ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:
     return [read(x) for x in closed.jaxpr.outvars]
 
 
+def _branch(parameters: Mapping[str, Any], platform: str | None) -> ClosedJaxpr | None:
+    """Of a branch by platform, the program for this one."""
+    platforms = parameters.get("branches_platforms")
+    if platform is None or platforms is None:
+        return None
+    branches = zip(parameters["branches"], platforms, strict=True)
+    return next((branch for branch, names in branches if names is None or platform in names), None)
+
+
 def is_entrywise(results: Iterable[Any], shape: Sequence[int]) -> bool:
     """Whether results, of this shape, are computed entry by entry, from arrays of this shape and from scalars.
 
     However those were found: a scalar may be a norm of arrays of any kind.
     """
-    return all(_reads_its_place(x, tuple(shape)) for x in _ordered(results, beyond_scalars=False))
+    return all(_reads_its_place(x, tuple(shape)) for x in ordered(results, _is_scalar))
 
 
 def _reads_its_place(x: Value, shape: tuple[int, ...]) -> bool:
@@ -90,14 +120,16 @@ def _reads_its_place(x: Value, shape: tuple[int, ...]) -> bool:
 
 def arguments(results: Iterable[Any]) -> list[Value]:
     """The arguments of the program, and the scalars, from which results that are computed entry by entry are."""
-    return [x for x in _ordered(results, beyond_scalars=False) if x.shape == () or x.operation is None]
+    return [x for x in ordered(results, _is_scalar) if x.shape == () or x.operation is None]
 
 
 def compute(results: Sequence[Any], given: Mapping[int, Any]) -> list[Any]:
     """Results, as the program does, from its arguments, which are given by their `id`."""
     known, done = dict(given), {}
     read = lambda x: known[id(x)] if isinstance(x, Value) else x
-    for x in _ordered(results, known):
+    for x in ordered(results, lambda x: id(x) in given):
+        if id(x) in given:
+            continue
         if id(x.operation) not in done:
             assert x.operation is not None, "an argument is not given"
             done[id(x.operation)] = x.operation.carried_out([read(y) for y in x.operands])
@@ -109,7 +141,9 @@ def compute_tile(results: Sequence[Any], given: Mapping[int, Any], shape: Sequen
     """Results that are computed entry by entry, for a tile, from its part of their `arguments`, given by their `id`."""
     known = dict(given)
     read = lambda x: known[id(x)] if isinstance(x, Value) else x
-    for x in _ordered(results, known):
+    for x in ordered(results, lambda x: id(x) in given):
+        if id(x) in given:
+            continue
         assert x.operation is not None, "an argument is not given"
         operands = [read(y) for y in x.operands]
         is_spread = x.operation.name == "broadcast_in_dim"
@@ -117,17 +151,20 @@ def compute_tile(results: Sequence[Any], given: Mapping[int, Any], shape: Sequen
     return [read(x) for x in results]
 
 
-def _ordered(results: Iterable[Any], known: Iterable[int] = (), *, beyond_scalars: bool = True) -> list[Value]:
-    """The values that results are made of, themselves too, operands first; no known ones, nor theirs."""
+def ordered(results: Iterable[Any], ends: Callable[[Value], bool]) -> list[Value]:
+    """The values that results are made of, themselves too, operands first; beyond those that are ends, none."""
     found: dict[int, Value] = {}
-    known = set(known)
     waiting = [(x, False) for x in results if isinstance(x, Value)]
     while waiting:
         x, is_ready = waiting.pop()
-        if id(x) in found or id(x) in known:
+        if id(x) in found:
             continue
-        if is_ready or (x.shape == () and not beyond_scalars):
+        if is_ready or ends(x):
             found[id(x)] = x
         else:
             waiting += [(x, True), *((y, False) for y in x.operands if isinstance(y, Value))]
     return list(found.values())
+
+
+def _is_scalar(x: Value) -> bool:
+    return x.shape == ()

@@ -1,6 +1,7 @@
 """Devices: where arrays lie, and whether there is more than one place."""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
+JOINING = "xla_cpu_use_multi_output_fusion"  # the option in XLA_FLAGS
+
 
 def on_one_device() -> bool:
     """Whether arrays cannot be sharded, as far as tracing can know: there is one device, and no mesh is set.
@@ -18,6 +21,11 @@ def on_one_device() -> bool:
     different shardings. So what saves passes over memory in such ways is for one device alone.
     """
     return jax.device_count() == 1 and jax.sharding.get_abstract_mesh().empty
+
+
+def joins_loops() -> bool:
+    """Whether XLA's CPU compiler is asked to join loops that read the same arrays, and there is one device."""
+    return JOINING in os.environ.get("XLA_FLAGS", "") and on_one_device()
 
 
 def place_beside(state: Any, params: Any) -> Any:

@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 
 LAYERS = (
-    {"calls", "interval", "namespace", "paths", "placement", "recipe", "types"},
-    {"collectives"},
+    {"calls", "elementwise", "interval", "namespace", "paths", "placement", "recipe", "types"},
+    {"collectives", "separate"},
     {"reductions"},
     {"formulas", "linalg", "value"},
     {"clock", "keys"},
     {"moments"},
     {"leafwise"},
     {"partial"},
-    {"apply", "core", "elementwise", "gaussian", "geometry", "losses", "numerics", "schedules", "storage"},
+    {"apply", "core", "gaussian", "geometry", "losses", "numerics", "schedules", "storage"},
     {"combine"},
     {"transforms"},
     {"optimizers"},
