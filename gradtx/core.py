@@ -13,7 +13,7 @@ from gradtx.calls import given_what_it_names, public
 from gradtx.clock import ClockState, held, start
 from gradtx.collectives import AxisError
 from gradtx.partial import on_part
-from gradtx.placement import joins_loops, outside_of_types, place_beside
+from gradtx.placement import outside_of_types, place_beside
 from gradtx.recipe import Recipe
 from gradtx.separate import separated
 from gradtx.types import OptState, Params, Updates
@@ -54,11 +54,9 @@ def _update(
     try:
         if params is not None and not self.of_examples:
             paths.check_match(updates, params)
-        incoming = leafwise.gradients(updates, params)
-        wide_params = leafwise.widen(leafwise.floats(params))
-        known = leafwise.widen(_dated(self, state))
-        bare = lambda *trees: self.bare_update(*trees, **on_part(extra, params))
-        outgoing, new_state = (separated(bare) if joins_loops() else bare)(incoming, known, wide_params)
+        incoming, wide_params = leafwise.gradients(updates, params), leafwise.widen(leafwise.floats(params))
+        known, update = leafwise.widen(_dated(self, state)), separated(self.bare_update)
+        outgoing, new_state = update(incoming, known, wide_params, **on_part(extra, params))
         if not self.of_examples:
             paths.check_shapes(outgoing, incoming)
         elif params is not None:

@@ -34,10 +34,18 @@ class Operation:
 class Value:
     """A value of a program: an argument, which has no operation, or one of an operation's results."""
 
-    __slots__ = ("operation", "place", "shape")
+    __slots__ = ("aval", "operation", "place")
 
-    def __init__(self, shape: tuple[int, ...], operation: Operation | None = None, place: int = 0):
-        self.shape, self.operation, self.place = shape, operation, place
+    def __init__(self, aval: Any, operation: Operation | None = None, place: int = 0):
+        self.aval, self.operation, self.place = aval, operation, place
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.aval.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.aval.dtype
 
     @property
     def operands(self) -> Sequence[Any]:
@@ -51,20 +59,18 @@ def trace(fn: Callable, *args: Any) -> tuple[list[Value], list[Any], Any]:
     A result may be a constant. Calls within the program are resolved, and barriers are seen through.
     """
     closed, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
-    inputs = [Value(x.aval.shape) for x in closed.jaxpr.invars]
+    inputs = [Value(x.aval) for x in closed.jaxpr.invars]
     return inputs, _results(closed, inputs, None, lambda x: False), jax.tree.structure(shape)
 
 
-def taken_apart(
-    closed: ClosedJaxpr, platform: str, barred: Callable[[Any], bool]
-) -> tuple[list[Value], list[Any]]:
+def taken_apart(closed: ClosedJaxpr, platform: str, barred: Callable[[Any], bool]) -> tuple[list[Value], list[Any]]:
     """The constants and arguments of a program, and its results, as by `trace`.
 
     Args:
       platform: for which branches by platform are resolved.
       barred: around which values a barrier stays.
     """
-    constants, inputs = ([Value(x.aval.shape) for x in xs] for xs in (closed.jaxpr.constvars, closed.jaxpr.invars))
+    constants, inputs = ([Value(x.aval) for x in xs] for xs in (closed.jaxpr.constvars, closed.jaxpr.invars))
     return constants + inputs, _results(ClosedJaxpr(closed.jaxpr, constants), inputs, platform, barred)
 
 
@@ -72,7 +78,7 @@ def _results(
     closed: ClosedJaxpr, arguments: Sequence[Any], platform: str | None, barred: Callable[[Any], bool]
 ) -> list[Any]:
     known = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], [*closed.consts, *arguments], strict=True))
-    read = lambda x: np.asarray(x.val, x.aval.dtype)[()] if isinstance(x, Literal) else known[x]
+    read = lambda x: _number(x) if isinstance(x, Literal) else known[x]
     for equation in closed.jaxpr.eqns:
         operands, name = [read(x) for x in equation.invars], equation.primitive.name
         branch = _branch(equation.params, platform)
@@ -83,13 +89,17 @@ def _results(
         elif branch is not None:
             results = _results(branch, operands[1:], platform, barred)
         elif name == "optimization_barrier":
-            barrier = lambda x, of=equation: Value(x.shape, Operation(of.primitive, of.params, [x]))
+            barrier = lambda x, of=equation: Value(x.aval, Operation(of.primitive, of.params, [x]))
             results = [barrier(x) if isinstance(x, Value) and barred(x) else x for x in operands]
         else:
             operation = Operation(equation.primitive, equation.params, operands)
-            results = [Value(x.aval.shape, operation, i) for i, x in enumerate(equation.outvars)]
+            results = [Value(x.aval, operation, i) for i, x in enumerate(equation.outvars)]
         known |= zip(equation.outvars, results, strict=True)
     return [read(x) for x in closed.jaxpr.outvars]
+
+
+def _number(literal: Any) -> Any:
+    return np.asarray(literal.val, literal.aval.dtype)[()]
 
 
 def _branch(parameters: Mapping[str, Any], platform: str | None) -> ClosedJaxpr | None:

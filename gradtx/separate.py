@@ -1,8 +1,9 @@
-"""Each result of a program computed by itself, so that XLA's CPU compiler, where it is asked to, makes one loop of them.
+"""Each result of a program computed by itself: of those, XLA's CPU compiler, where it is asked to, makes one loop.
 
-It joins loops that read the same arrays, and none of which one reads what another writes. So nothing that is computed
-entry by entry may be computed for two uses: every result, and every sum over an array, has its own computation from
-what is in memory. XLA would find what is equal in two of them, and compute it once; so their numbers pass a barrier.
+It joins loops that read the same arrays, and none of which one reads what another writes; and then it also keeps in
+memory what is computed for two of them. So nothing that is computed entry by entry may be computed for two uses: every
+result, and every sum over an array, gets its own computation from what is in memory. XLA would find what is equal in
+two of them, and compute it once; so every use but the first has its own numbers, equal to the others', behind barriers.
 """
 
 import itertools
@@ -12,31 +13,38 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from gradtx.elementwise import ENTRYWISE, Operation, Value, compute, ordered, taken_apart
+from gradtx.placement import joins_loops
 
-FEW = 6
-OPERANDS = 17  # XLA joins no loop of 20
 LEAST = 1024  # entries of an array that is worth it
-FLOATS = frozenset(map(jnp.dtype, ("float32", "float64")))
 SUMS = frozenset({"reduce", "reduce_sum", "reduce_max", "reduce_min"})
+FLOATS = frozenset(map(np.dtype, ("float32", "float64")))
+# XLA joins no loop that reads 20 arrays and numbers. Joined loops read together what each reads alone.
+MOST = 17  # that a first use may read
+FEW = 6  # that any other may; numbers above are packed into one array
 
 
 def separated(fn: Callable) -> Callable:
-    """The function, of trees of arrays, each result of which is computed by itself on a CPU; elsewhere as it is."""
+    """The function, of trees of arrays: compiled where `placement.joins_loops`, it computes each result by itself.
 
-    def apart(*args: Any) -> Any:
-        closed, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
-        if closed.effects:
-            return fn(*args)
+    Derivatives are those of the function as it is.
+    """
+
+    def apart(*args: Any, **extra: Any) -> Any:
+        if not joins_loops() or not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args)):
+            return fn(*args, **extra)
+        closed, shape = jax.make_jaxpr(lambda *args: fn(*args, **extra), return_shape=True)(*args)
+        if closed.effects:  # those would be lost
+            return fn(*args, **extra)
         n = len(closed.consts)
+        results = jax.custom_jvp(lambda *xs: _each_alone(closed, xs))
         as_it_is = lambda *xs: jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, xs[:n]))(*xs[n:])
-        alone = lambda *xs: _each_alone(closed, xs)
-        results = jax.custom_jvp(alone)
         results.defjvp(lambda primals, tangents: jax.jvp(as_it_is, primals, tangents))
         return jax.tree.unflatten(jax.tree.structure(shape), results(*closed.consts, *jax.tree.leaves(args)))
 
@@ -60,8 +68,8 @@ class _Program:
     """
 
     def __init__(self, known: dict[int, Any]):
-        self.known, self.done, self.compiled = known, {}, {}
-        self.uses, self.numbers, self.rows = Counter(), {}, itertools.count()
+        self.known, self.done, self.compiled, self.numbers = known, {}, {}, {}
+        self.uses, self.unlike = Counter(), itertools.count()
 
     def carry_out(self, x: Value) -> None:
         """Computes a value, once: of a sum, the arrays for this sum alone."""
@@ -69,19 +77,17 @@ class _Program:
         assert operation is not None, "an argument is not given"
         if id(operation) not in self.done:
             is_sum = operation.name in SUMS
-            operands = self.alone(operation.operands, summed=True) if is_sum else map(self._once, operation.operands)
+            operands = self.alone(operation.operands, is_sum) if is_sum else map(self._once, operation.operands)
             self.done[id(operation)] = operation.carried_out(list(operands))
         self.known[id(x)] = self.done[id(operation)][x.place]
 
     def _once(self, x: Any) -> Any:
-        if not isinstance(x, Value):
-            return x
-        if id(x) not in self.known:
+        if isinstance(x, Value) and id(x) not in self.known:
             ends, _ = self._between([x])
             (self.known[id(x)],) = compute([x], {id(y): self.known[id(y)] for y in ends})
-        return self.known[id(x)]
+        return self.known[id(x)] if isinstance(x, Value) else x
 
-    def alone(self, values: Sequence[Any], summed=False) -> list[Any]:
+    def alone(self, values: Sequence[Any], is_sum: bool = False) -> list[Any]:
         """Values, computed together, for one use."""
         ends, inner = self._between(values)
         if not inner:
@@ -89,37 +95,34 @@ class _Program:
         arrays = [id(x) for x in ends if _is_large(x)]
         use = max((self.uses[key] for key in arrays), default=0)
         self.uses |= dict.fromkeys(arrays, use + 1)
-        cone = _Cone(ends, inner, values)
-        found = [self.known[id(x)] for x in ends]
-        if not use and (cone.reads <= OPERANDS or summed):
+        cone, found = _Cone(ends, inner, values), [self.known[id(x)] for x in ends]
+        if use == 0 and (is_sum or cone.reads <= MOST):
             return self._compiled(cone, cone.plain)(found)
-        if summed or cone.reads > FEW:
-            return self._compiled(cone, cone.packed)(found, next(self.rows))
-        ones = [self._one(dtype, use) for dtype in cone.dtypes(found)]
-        numbers = [self._number(cone.constants[key], use) for key in cone.first_numbers]
-        return self._compiled(cone, cone.marked)(found, numbers, ones)
-
-    def _compiled(self, cone: "_Cone", function: Callable) -> Callable:
-        return self.compiled.setdefault((cone.form, function.__name__), jax.jit(function))
-
-    def _number(self, x: Array, use: int) -> Array:
-        key = float(x), x.dtype, use
-        if key not in self.numbers:
-            self.numbers[key] = x * self._one(x.dtype, use)
-        return self.numbers[key]
-
-    def _one(self, dtype: Any, use: int) -> Array:
-        """1, of which XLA does not know that it is, nor that it is that of another use."""
-        key = dtype, use
-        if key not in self.numbers:
-            power = 2.0 ** use
-            self.numbers[key] = jax.lax.optimization_barrier(jnp.array(power, dtype)) * jnp.array(1 / power, dtype)
-        return self.numbers[key]
+        if is_sum or cone.reads > FEW:
+            return self._compiled(cone, cone.packed)(found, next(self.unlike))
+        numbers = [self._number(cone.constants[key], use) for key in cone.first]
+        return self._compiled(cone, cone.marked)(found, numbers, [self._number(x.type(1), use) for x in cone.dtypes])
 
     def _between(self, values: Sequence[Any]) -> tuple[list[Value], list[Value]]:
         """What values are computed from, of what is known; and what is between, operands first."""
         parts = ordered(values, lambda x: id(x) in self.known)
         return [x for x in parts if id(x) in self.known], [x for x in parts if id(x) not in self.known]
+
+    def _compiled(self, cone: "_Cone", function: Callable) -> Callable:
+        """One trace for all cones of a form."""
+        return self.compiled.setdefault((cone.form, function.__name__), jax.jit(function))
+
+    def _number(self, x: np.generic, use: int) -> Array:
+        """A number of which XLA does not know that it is that of another use.
+
+        A power of two, and not 1, passes the barrier, or the barriers of all uses would be one.
+        """
+        key = x.dtype, str(x), use
+        if key not in self.numbers:
+            power = jnp.asarray(2.0 ** (1 + (use - 1) % 100), x.dtype)
+            one = jax.lax.optimization_barrier(power) * (1 / power)
+            self.numbers[key] = one * x
+        return self.numbers[key]
 
 
 class _Cone:
@@ -128,6 +131,9 @@ class _Cone:
     Attributes:
       form: what cones agree in that compute the same.
       reads: how many arrays and numbers they are computed from.
+      constants: by what stands for them.
+      first: those that meet what is at the ends, and nothing else.
+      dtypes: of what may be multiplied by 1.
     """
 
     def __init__(self, ends: list[Value], inner: list[Value], values: Sequence[Any]):
@@ -136,50 +142,55 @@ class _Cone:
         self.operations = [x.operation for x in inner if x.operation]
         self.steps = [tuple(map(self._reference, operation.operands)) for operation in self.operations]
         self.values = tuple(map(self._reference, values))
-        self.reads = len(ends) + len(self.constants)
-        first = {x for step in self.steps if not any(isinstance(x, int) and x >= len(ends) for x in step) for x in step}
-        self.first_numbers = [key for key in self.constants if key in first and key in self._numbers()]
-        shapes = tuple(x.shape for x in ends)
-        self.form = shapes, tuple(map(_form, self.operations)), tuple(self.steps), self.values
+        self.reads, self.ends = len(ends) + len(self.constants), len(ends)
+        self.dtypes = sorted({x.dtype for x in (*ends, *self.constants.values())} & FLOATS, key=str)
+        meeting = {x for step in self.steps if not any(map(self._is_inner, step)) for x in step}
+        self.first = [key for key in self._numbers(FLOATS) if key in meeting]
+        types = tuple((x.shape, x.dtype) for x in ends)
+        self.form = types, tuple(map(_form, self.operations)), tuple(self.steps), self.values
 
     def _reference(self, x: Any) -> Any:
+        """What stands for a value or a constant: a place, or text."""
         if isinstance(x, Value):
             return self.places[id(x)]
-        key = (x.dtype.name, str(x)) if isinstance(x, np.generic) else str(id(x))
+        key = f"{x.dtype} {x!s}" if isinstance(x, np.generic) else str(id(x))
         self.constants[key] = x
         return key
 
-    def dtypes(self, found: Sequence[Array]) -> list[Any]:
-        """Of what can be multiplied by 1."""
-        return sorted({x.dtype for x in (*found, *self.constants.values())} & FLOATS, key=str)
+    def _is_inner(self, reference: Any) -> bool:
+        return isinstance(reference, int) and reference >= self.ends
 
-    def _numbers(self, dtypes: Any = FLOATS) -> list[Any]:
+    def _numbers(self, dtypes: Any) -> list[Any]:
         return [key for key, x in self.constants.items() if isinstance(x, np.generic) and x.dtype in dtypes]
 
     def plain(self, found: list[Array]) -> list[Array]:
-        """The values, as they would be."""
+        """The values, from what is at the ends."""
         return self._computed(found, {}, {})
 
     def marked(self, found: list[Array], numbers: list[Array], ones: list[Array]) -> list[Array]:
-        """The values, computed with numbers."""
-        numbers_of = dict(zip(self.first_numbers, numbers, strict=True))
-        return self._computed(found, numbers_of, dict(zip(self.dtypes(found), ones, strict=True)))
+        """The values, from other numbers in the place of the first ones."""
+        return self._computed(found, dict(zip(self.first, numbers, strict=True)), self._by_dtype(ones))
 
-    def packed(self, found: list[Array], row: Array) -> list[Array]:
-        """The values, computed from numbers that lie in one array, together with that of a row like no other."""
-        numbers, ones = {}, {}
-        for dtype in self.dtypes(found):
-            keys = self._numbers([dtype])
-            packed = jnp.append(np.array([*(self.constants[key] for key in keys), 1], dtype), jnp.asarray(row, dtype))
-            *mine, ones[dtype], _ = jax.lax.optimization_barrier(packed)
+    def packed(self, found: list[Array], unlike: Array) -> list[Array]:
+        """The values, from numbers that lie in one array behind a barrier, beside one that no other array has."""
+        numbers, ones = {}, []
+        for dtype in self.dtypes:
+            keys = self._numbers({dtype})
+            row = np.array([*(self.constants[key] for key in keys), 1], dtype)
+            *mine, one, _ = jax.lax.optimization_barrier(jnp.append(row, jnp.asarray(unlike, dtype)))
             numbers |= zip(keys, mine, strict=True)
-        return self._computed(found, numbers, ones)
+            ones.append(one)
+        return self._computed(found, numbers, self._by_dtype(ones))
+
+    def _by_dtype(self, ones: list[Array]) -> dict[Any, Array]:
+        return dict(zip(self.dtypes, ones, strict=True))
 
     def _computed(self, found: list[Array], numbers: dict[Any, Array], ones: dict[Any, Array]) -> list[Array]:
+        """The values. An operation on what is at the ends that reads none of the numbers, reads an array times 1."""
         known = dict(enumerate(found)) | self.constants | numbers
-        for i, (operation, step) in enumerate(zip(self.operations, self.steps, strict=True), len(found)):
+        for i, (operation, step) in enumerate(zip(self.operations, self.steps, strict=True), start=self.ends):
             operands = [known[x] for x in step]
-            if ones and not any(x in numbers or (isinstance(x, int) and x >= len(found)) for x in step):
+            if ones and not any(x in numbers or self._is_inner(x) for x in step):
                 first = next((j for j, x in enumerate(operands) if x.dtype in ones), None)
                 if first is not None:
                     operands[first] *= ones[operands[first].dtype]
@@ -197,7 +208,7 @@ def _form(operation: Operation) -> Any:
     return operation.name, parameters
 
 
-def _is_by_entries(x: Value) -> bool:
+def _is_by_entries(x: Any) -> bool:
     """Whether a value is a large array that is computed entry by entry."""
     return _is_large(x) and x.operation is not None and x.operation.name in ENTRYWISE | {"broadcast_in_dim"}
 
