@@ -81,9 +81,6 @@ def test_no_part_is_computed_for_two_results(joining):
     """As JAX hands it to XLA, every operation on what was given has a number behind a barrier, or is in one result."""
     fn = lambda x, y: (x * y + 1, x * y - 1, (x * y) ** 2)
     lowered = jax.jit(separated(fn)).lower(X, Y).as_text()
-    assert (
-        lowered.count("stablehlo.multiply %arg0, %arg1") == 1
-    )  # in the first result; in the others x is multiplied first
     assert len(re.findall(r"multiply %arg[01], %arg[01] ", lowered)) == 1  # in the first; elsewhere an array is marked
     assert lowered.count("optimization_barrier") == 2
 
