@@ -5,6 +5,9 @@ RUN     = $(VENV)/bin/python
 # What is installed is remembered by name: the interpreter and the extras. Another interpreter makes .venv anew.
 interpreter := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 
+# On a CPU, `make demo XLA_FLAGS=$(JOIN)` reads and writes less memory: docs/speed.md, "Loops joined".
+JOIN    = --xla_backend_extra_options=xla_cpu_use_multi_output_fusion
+
 .PHONY: demo multihost test gallery check bench bench-accelerators clean
 
 demo: $(VENV)/installed-$(interpreter)-examples
@@ -26,6 +29,7 @@ check: $(VENV)/installed-$(interpreter)-check
 
 bench: $(VENV)/installed-$(interpreter)-test
 	$(RUN) -m benchmarks.traffic --write
+	XLA_FLAGS=$(JOIN) $(RUN) -m benchmarks.traffic --write
 	$(RUN) -m benchmarks.step_time --write
 	$(RUN) -m benchmarks.minimize --write
 	$(RUN) -m benchmarks.sharded --write

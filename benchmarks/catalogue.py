@@ -22,6 +22,7 @@ class Entry(NamedTuple):
 
     build: Callable[[Any], Any]  # from a library, gradtx or optax, with the least arguments
     moves: tuple[float, float] | None = None  # a method's bytes accessed and temporary bytes per parameter, on the CPU
+    joined: tuple[float, float] | None = None  # those where XLA's CPU compiler joins loops: `placement.joins_loops`
     theirs: Callable[[Any], Any] | None = None  # how it is built from optax, where the call is another
     differs: str = ""  # from Optax, and why: the row of docs/from-optax.md that says so begins with these words
 
@@ -276,32 +277,37 @@ CATALOGUE = {
     "reset_every all": Entry(lambda lib: lib.reset_every(lib.adam(1e-2), 3, 2, 0.5, restart_time=True)),
     # methods
     "sgd plain": Entry(lambda lib: lib.sgd(0.1)),
-    "sgd": Entry(lambda lib: lib.sgd(0.01, momentum=0.9), moves=(24, 0)),
-    "sgd nesterov": Entry(lambda lib: lib.sgd(0.01, momentum=0.9, nesterov=True), moves=(28, 0)),
+    "sgd": Entry(lambda lib: lib.sgd(0.01, momentum=0.9), moves=(24, 0), joined=(20, 0)),
+    "sgd nesterov": Entry(lambda lib: lib.sgd(0.01, momentum=0.9, nesterov=True), moves=(28, 0), joined=(20, 0)),
     "momentum": Entry(
-        lambda lib: lib.momentum(0.01, 0.9), moves=(24, 0), theirs=lambda optax: optax.sgd(0.01, momentum=0.9)
+        lambda lib: lib.momentum(0.01, 0.9),
+        moves=(24, 0),
+        joined=(20, 0),
+        theirs=lambda optax: optax.sgd(0.01, momentum=0.9),
     ),
     "momentum velocity": Entry(lambda lib: lib.momentum(0.1, form="velocity")),
     "momentum averaged": Entry(lambda lib: lib.momentum(0.1, form="averaged")),
     "momentum unbiased": Entry(lambda lib: lib.momentum(0.1, form="unbiased")),
-    "adagrad": Entry(lambda lib: lib.adagrad(0.01), moves=(28, 0)),
-    "rmsprop": Entry(lambda lib: lib.rmsprop(1e-3), moves=(28, 0)),
-    "rmsprop centered": Entry(lambda lib: lib.rmsprop(1e-3, centered=True, momentum=0.9), moves=(56, 0)),
-    "adam": Entry(lambda lib: lib.adam(1e-3), moves=(40, 0)),
+    "adagrad": Entry(lambda lib: lib.adagrad(0.01), moves=(28, 0), joined=(20, 0)),
+    "rmsprop": Entry(lambda lib: lib.rmsprop(1e-3), moves=(28, 0), joined=(20, 0)),
+    "rmsprop centered": Entry(
+        lambda lib: lib.rmsprop(1e-3, centered=True, momentum=0.9), moves=(56, 0), joined=(36, 0)
+    ),
+    "adam": Entry(lambda lib: lib.adam(1e-3), moves=(40, 0), joined=(28, 0)),
     "adam bfloat16": Entry(lambda lib: lib.adam(0.1, mu_dtype="bfloat16")),
     "adam uncorrected": Entry(lambda lib: lib.adam(0.1, bias_correction=False)),
-    "adamw": Entry(lambda lib: lib.adamw(1e-3, weight_decay=0.01), moves=(40, 0)),
+    "adamw": Entry(lambda lib: lib.adamw(1e-3, weight_decay=0.01), moves=(40, 0), joined=(28, 0)),
     "adamw masked": Entry(lambda lib: lib.adamw(0.1, mask={"dense": {"kernel": True, "bias": False}, "scale": False})),
-    "nadam": Entry(lambda lib: lib.nadam(1e-3), moves=(44, 0)),
-    "nadamw": Entry(lambda lib: lib.nadamw(1e-3, weight_decay=0.01), moves=(44, 0)),
-    "amsgrad": Entry(lambda lib: lib.amsgrad(1e-3), moves=(52, 0)),
-    "adabelief": Entry(lambda lib: lib.adabelief(1e-3), moves=(44, 0)),
-    "radam": Entry(lambda lib: lib.radam(1e-3), moves=(40, 0)),
-    "adamax": Entry(lambda lib: lib.adamax(1e-3), moves=(40, 0)),
+    "nadam": Entry(lambda lib: lib.nadam(1e-3), moves=(44, 0), joined=(28, 0)),
+    "nadamw": Entry(lambda lib: lib.nadamw(1e-3, weight_decay=0.01), moves=(44, 0), joined=(28, 0)),
+    "amsgrad": Entry(lambda lib: lib.amsgrad(1e-3), moves=(52, 0), joined=(36, 0)),
+    "adabelief": Entry(lambda lib: lib.adabelief(1e-3), moves=(44, 0), joined=(28, 0)),
+    "radam": Entry(lambda lib: lib.radam(1e-3), moves=(40, 0), joined=(28, 0)),
+    "adamax": Entry(lambda lib: lib.adamax(1e-3), moves=(40, 0), joined=(28, 0)),
     "scale_by_spam": Entry(lambda lib: lib.scale_by_spam(b2=0.9, threshold=2.0)),
-    "spam": Entry(lambda lib: lib.spam(1e-3, weight_decay=0.01), moves=(68, 4)),
+    "spam": Entry(lambda lib: lib.spam(1e-3, weight_decay=0.01), moves=(68, 4), joined=(28, 0)),
     "spam often": Entry(lambda lib: lib.spam(0.1, threshold=2.0, clip_after=1, period=3, warmup_steps=2)),
-    "stable_spam": Entry(lambda lib: lib.stable_spam(1e-3, weight_decay=0.01), moves=(64, 4)),
+    "stable_spam": Entry(lambda lib: lib.stable_spam(1e-3, weight_decay=0.01), moves=(64, 4), joined=(44, 4)),
     "stable_spam amsgrad": Entry(lambda lib: lib.stable_spam(0.1, period=3, amsgrad=True)),
     "adabelief amsgrad": Entry(lambda lib: lib.adabelief(0.01, b2=0.9, rectify=True, amsgrad=True)),
     "acprop rectified": Entry(lambda lib: lib.acprop(0.01, b2=0.9, momentum_update=True, rectify=True, new_mean=True)),
@@ -309,14 +315,14 @@ CATALOGUE = {
     "lars larc": Entry(lambda lib: lib.lars(0.1, 0.01, trust_coefficient=0.1, of_sum=False, larc=True)),
     "prodigy growing": Entry(lambda lib: lib.prodigy(estim_lr0=0.01, growth_rate=1.5, bias_correction=False)),
     "ademamix warming": Entry(lambda lib: lib.ademamix(0.01, warmup=10)),
-    "adamaxw": Entry(lambda lib: lib.adamaxw(1e-3, weight_decay=0.01), moves=(40, 0)),
-    "lamb": Entry(lambda lib: lib.lamb(1e-3, weight_decay=0.01), moves=(52, 0)),
-    "lars": Entry(lambda lib: lib.lars(0.1, weight_decay=1e-4), moves=(36, 0)),
-    "adafactor": Entry(lambda lib: lib.adafactor(0.01, min_dim_size_to_factor=2), moves=(28, 0)),
+    "adamaxw": Entry(lambda lib: lib.adamaxw(1e-3, weight_decay=0.01), moves=(40, 0), joined=(28, 0)),
+    "lamb": Entry(lambda lib: lib.lamb(1e-3, weight_decay=0.01), moves=(52, 0), joined=(44, 0)),
+    "lars": Entry(lambda lib: lib.lars(0.1, weight_decay=1e-4), moves=(36, 0), joined=(28, 0)),
+    "adafactor": Entry(lambda lib: lib.adafactor(0.01, min_dim_size_to_factor=2), moves=(28, 0), joined=(28.3, 0)),
     "adafactor all": Entry(lambda lib: lib.adafactor(0.1, 2, momentum=0.9, weight_decay_rate=1e-3)),
-    "lion": Entry(lambda lib: lib.lion(1e-4, weight_decay=0.1), moves=(28, 0)),
-    "came": Entry(lambda lib: lib.came(1e-3, weight_decay=0.01), moves=(64, 4)),
-    "adam_mini": Entry(lambda lib: lib.adam_mini(1e-3, weight_decay=0.01), moves=(28, 0)),
+    "lion": Entry(lambda lib: lib.lion(1e-4, weight_decay=0.1), moves=(28, 0), joined=(20, 0)),
+    "came": Entry(lambda lib: lib.came(1e-3, weight_decay=0.01), moves=(64, 4), joined=(92, 12)),
+    "adam_mini": Entry(lambda lib: lib.adam_mini(1e-3, weight_decay=0.01), moves=(28, 0), joined=(24, 0)),
     "adam_mini heads": Entry(lambda lib: lib.adam_mini(1e-3, blocks=_heads)),
     "newton": Entry(lambda lib: lib.newton()),
     "scale_by_lbfgs": Entry(lambda lib: lib.scale_by_lbfgs(3), differs="`lbfgs` on functions that are not convex"),
@@ -333,98 +339,100 @@ CATALOGUE = {
     ),
     "lbfgs": Entry(lambda lib: lib.lbfgs(memory_size=3), differs="`lbfgs` on functions that are not convex"),
     "newton cg": Entry(lambda lib: lib.newton(1.0, 0.1, "cg")),
-    "sign_sgd": Entry(lambda lib: lib.sign_sgd(1e-3), moves=(12, 0)),
-    "signum": Entry(lambda lib: lib.signum(1e-3), moves=(24, 0)),
+    "sign_sgd": Entry(lambda lib: lib.sign_sgd(1e-3), moves=(12, 0), joined=(12, 0)),
+    "signum": Entry(lambda lib: lib.signum(1e-3), moves=(24, 0), joined=(20, 0)),
     "scale_by_yogi": Entry(lambda lib: lib.scale_by_yogi()),
-    "yogi": Entry(lambda lib: lib.yogi(1e-3), moves=(40, 0)),
+    "yogi": Entry(lambda lib: lib.yogi(1e-3), moves=(40, 0), joined=(28, 0)),
     "scale_by_novograd": Entry(lambda lib: lib.scale_by_novograd()),
-    "novograd": Entry(lambda lib: lib.novograd(1e-3, weight_decay=0.01), moves=(32, 0)),
+    "novograd": Entry(lambda lib: lib.novograd(1e-3, weight_decay=0.01), moves=(32, 0), joined=(24, 0)),
     "scale_by_adadelta": Entry(lambda lib: lib.scale_by_adadelta()),
-    "adadelta": Entry(lambda lib: lib.adadelta(1.0, weight_decay=0.01), moves=(60, 4)),
-    "noisy_sgd": Entry(lambda lib: lib.noisy_sgd(1e-3, key=0), moves=(68, 16), differs="`add_noise`"),
-    "fromage": Entry(lambda lib: lib.fromage(0.01), moves=(20, 0)),
+    "adadelta": Entry(lambda lib: lib.adadelta(1.0, weight_decay=0.01), moves=(60, 4), joined=(28, 0)),
+    "noisy_sgd": Entry(lambda lib: lib.noisy_sgd(1e-3, key=0), moves=(68, 16), joined=(144, 16), differs="`add_noise`"),
+    "fromage": Entry(lambda lib: lib.fromage(0.01), moves=(20, 0), joined=(20, 0)),
     "scale_by_adan": Entry(lambda lib: lib.scale_by_adan()),
-    "adan": Entry(lambda lib: lib.adan(1e-3, weight_decay=0.01), moves=(80, 4)),
+    "adan": Entry(lambda lib: lib.adan(1e-3, weight_decay=0.01), moves=(80, 4), joined=(44, 0)),
     "scale_by_sm3": Entry(lambda lib: lib.scale_by_sm3(), differs="`sm3`"),
-    "sm3": Entry(lambda lib: lib.sm3(0.1), moves=(32, 0), differs="`sm3`"),
+    "sm3": Entry(lambda lib: lib.sm3(0.1), moves=(32, 0), joined=(28, 0), differs="`sm3`"),
     "scale_by_rprop": Entry(lambda lib: lib.scale_by_rprop(0.01), differs="`rprop`"),
-    "rprop": Entry(lambda lib: lib.rprop(1e-3), moves=(44, 0), differs="`rprop`"),
+    "rprop": Entry(lambda lib: lib.rprop(1e-3), moves=(44, 0), joined=(28, 0), differs="`rprop`"),
     "scale_by_optimistic_gradient": Entry(lambda lib: lib.scale_by_optimistic_gradient()),
-    "optimistic_gradient_descent": Entry(lambda lib: lib.optimistic_gradient_descent(0.01), moves=(32, 4)),
-    "optimistic_adam_v2": Entry(lambda lib: lib.optimistic_adam_v2(1e-3), moves=(72, 8)),
-    "optimistic_adam": Entry(lambda lib: _quietly(lib.optimistic_adam, 1e-3), moves=(72, 8)),
+    "optimistic_gradient_descent": Entry(
+        lambda lib: lib.optimistic_gradient_descent(0.01), moves=(32, 4), joined=(20, 0)
+    ),
+    "optimistic_adam_v2": Entry(lambda lib: lib.optimistic_adam_v2(1e-3), moves=(72, 8), joined=(36, 0)),
+    "optimistic_adam": Entry(lambda lib: _quietly(lib.optimistic_adam, 1e-3), moves=(72, 8), joined=(36, 0)),
     "scale_by_distance_over_gradients": Entry(
         lambda lib: lib.scale_by_distance_over_gradients(1e-2), differs="`scale_by_distance_over_gradients`"
     ),
     "scale_by_polyak": Entry(lambda lib: lib.scale_by_polyak(eps=0.1)),
     "scale_by_polyak plus": Entry(lambda lib: lib.scale_by_polyak(variant="sps+")),
-    "polyak_sgd": Entry(lambda lib: lib.polyak_sgd(), moves=(16, 0)),
+    "polyak_sgd": Entry(lambda lib: lib.polyak_sgd(), moves=(16, 0), joined=(16, 0)),
     # methods entry by entry that Optax lacks
     "reduce_variance": Entry(lambda lib: lib.reduce_variance(0.25, 0.5)),
     "reduce_variance exact": Entry(lambda lib: lib.reduce_variance(0.25, 0.5, 2.0, exact=True, from_zero=True)),
-    "mars": Entry(lambda lib: lib.mars(1e-3, weight_decay=0.01), moves=(72, 4)),
+    "mars": Entry(lambda lib: lib.mars(1e-3, weight_decay=0.01), moves=(72, 4), joined=(56, 4)),
     "scale_by_laprop": Entry(lambda lib: lib.scale_by_laprop()),
     "scale_by_laprop centered": Entry(lambda lib: lib.scale_by_laprop(amsgrad=True, centered=True, weight=0.5)),
-    "laprop": Entry(lambda lib: lib.laprop(1e-3, weight_decay=0.01), moves=(40, 0)),
+    "laprop": Entry(lambda lib: lib.laprop(1e-3, weight_decay=0.01), moves=(40, 0), joined=(28, 0)),
     "scale_by_tiger": Entry(lambda lib: lib.scale_by_tiger()),
     "tiger masked": Entry(lambda lib: lib.tiger(1e-3, vectors_mask="bias$", rows_mask="kernel$", steps=2)),
     "signed_by_gradient": Entry(lambda lib: lib.signed_by_gradient(lib.trace(0.9))),
-    "grams": Entry(lambda lib: lib.grams(1e-3, weight_decay=0.01), moves=(44, 0)),
+    "grams": Entry(lambda lib: lib.grams(1e-3, weight_decay=0.01), moves=(44, 0), joined=(28, 0)),
     "scale_by_stable_adam": Entry(lambda lib: lib.scale_by_stable_adam(weight_decay=0.1, threshold=0.5)),
-    "stable_adamw": Entry(lambda lib: lib.stable_adamw(1e-3), moves=(64, 8)),
-    "adamc": Entry(lambda lib: lib.adamc(1e-3, 2e-3, weight_decay=0.01), moves=(40, 0)),
+    "stable_adamw": Entry(lambda lib: lib.stable_adamw(1e-3), moves=(64, 8), joined=(52, 8)),
+    "adamc": Entry(lambda lib: lib.adamc(1e-3, 2e-3, weight_decay=0.01), moves=(40, 0), joined=(28, 0)),
     "scale_by_nadam": Entry(lambda lib: lib.scale_by_nadam(constant_mean=True)),
     "nadam rising": Entry(lambda lib: lib.nadam(1e-3, momentum_decay=0.004)),
     "tangential": Entry(lambda lib: lib.tangential(lib.trace(0.9), 0.1, delta=1.0)),
-    "adamp": Entry(lambda lib: lib.adamp(1e-3, weight_decay=0.01), moves=(72, 4)),
-    "sgdp": Entry(lambda lib: lib.sgdp(0.01, 0.9, weight_decay=0.01), moves=(48, 0)),
+    "adamp": Entry(lambda lib: lib.adamp(1e-3, weight_decay=0.01), moves=(72, 4), joined=(76, 8)),
+    "sgdp": Entry(lambda lib: lib.sgdp(0.01, 0.9, weight_decay=0.01), moves=(48, 0), joined=(48, 0)),
     "scale_by_qhm": Entry(lambda lib: lib.scale_by_qhm()),
-    "qhm": Entry(lambda lib: lib.qhm(0.1), moves=(28, 0)),
+    "qhm": Entry(lambda lib: lib.qhm(0.1), moves=(28, 0), joined=(20, 0)),
     "scale_by_qhadam": Entry(lambda lib: lib.scale_by_qhadam(nu2=0.9)),
-    "qhadam": Entry(lambda lib: lib.qhadam(1e-3, weight_decay=0.01), moves=(44, 0)),
+    "qhadam": Entry(lambda lib: lib.qhadam(1e-3, weight_decay=0.01), moves=(44, 0), joined=(28, 0)),
     "aggregated_trace": Entry(lambda lib: lib.aggregated_trace((0.0, 0.9))),
-    "aggmo": Entry(lambda lib: lib.aggmo(0.01), moves=(56, 0)),
+    "aggmo": Entry(lambda lib: lib.aggmo(0.01), moves=(56, 0), joined=(36, 0)),
     "scale_by_adamod": Entry(lambda lib: lib.scale_by_adamod(corrected_rate=True)),
-    "adamod": Entry(lambda lib: lib.adamod(1e-3, weight_decay=0.01), moves=(64, 4)),
+    "adamod": Entry(lambda lib: lib.adamod(1e-3, weight_decay=0.01), moves=(64, 4), joined=(36, 0)),
     "scale_by_adabound": Entry(lambda lib: lib.scale_by_adabound(amsbound=True)),
-    "adabound": Entry(lambda lib: lib.adabound(1e-3), moves=(40, 0)),
+    "adabound": Entry(lambda lib: lib.adabound(1e-3), moves=(40, 0), joined=(28, 0)),
     "scale_by_diffgrad": Entry(lambda lib: lib.scale_by_diffgrad()),
-    "diffgrad": Entry(lambda lib: lib.diffgrad(1e-3, weight_decay=0.01), moves=(64, 4)),
+    "diffgrad": Entry(lambda lib: lib.diffgrad(1e-3, weight_decay=0.01), moves=(64, 4), joined=(36, 0)),
     # methods of optax.contrib that find their own rate, and others
-    "contrib.prodigy": Entry(lambda lib: lib.contrib.prodigy(), moves=(68, 0)),
+    "contrib.prodigy": Entry(lambda lib: lib.contrib.prodigy(), moves=(68, 0), joined=(56, 0)),
     "scale_by_prodigy": Entry(
         lambda lib: lib.scale_by_prodigy(0.5, weight_decay=0.1, safeguard_warmup=True),
         theirs=lambda optax: optax.contrib.prodigy(0.5, weight_decay=0.1, safeguard_warmup=True),
     ),
-    "contrib.adopt": Entry(lambda lib: lib.contrib.adopt(1e-3), moves=(48, 4)),
+    "contrib.adopt": Entry(lambda lib: lib.contrib.adopt(1e-3), moves=(48, 4), joined=(28, 0)),
     "contrib.adopt nesterov": Entry(lambda lib: lib.contrib.adopt(1e-3, nesterov=True, use_clipping=False)),
     "contrib.scale_by_adopt": Entry(lambda lib: lib.contrib.scale_by_adopt()),
-    "contrib.ademamix": Entry(lambda lib: lib.contrib.ademamix(1e-3, weight_decay=0.01), moves=(56, 0)),
+    "contrib.ademamix": Entry(lambda lib: lib.contrib.ademamix(1e-3, weight_decay=0.01), moves=(56, 0), joined=(36, 0)),
     "contrib.scale_by_ademamix": Entry(lambda lib: lib.contrib.scale_by_ademamix()),
     "contrib.simplified_ademamix": Entry(
-        lambda lib: lib.contrib.simplified_ademamix(1e-3, alpha=0.5, weight_decay=0.01), moves=(44, 0)
+        lambda lib: lib.contrib.simplified_ademamix(1e-3, alpha=0.5, weight_decay=0.01), moves=(44, 0), joined=(28, 0)
     ),
     "contrib.scale_by_simplified_ademamix": Entry(lambda lib: lib.contrib.scale_by_simplified_ademamix()),
-    "contrib.dog": Entry(lambda lib: lib.contrib.dog(weight_decay=0.01), moves=(36, 4)),
+    "contrib.dog": Entry(lambda lib: lib.contrib.dog(weight_decay=0.01), moves=(36, 4), joined=(28, 0)),
     "contrib.dog fast": Entry(lambda lib: lib.contrib.dog(0.5, ("learning_rate", 0.1))),
     "scale_by_dog": Entry(
         lambda lib: lib.scale_by_dog(("distance", 0.1)),
         theirs=lambda optax: optax.contrib._dog.scale_by_dog(("distance", 0.1)),
     ),
-    "contrib.dowg": Entry(lambda lib: lib.contrib.dowg(weight_decay=0.01), moves=(36, 4)),
+    "contrib.dowg": Entry(lambda lib: lib.contrib.dowg(weight_decay=0.01), moves=(36, 4), joined=(28, 0)),
     "scale_by_dowg": Entry(
         lambda lib: lib.scale_by_dowg(0.1), theirs=lambda optax: optax.contrib._dog.scale_by_dowg(0.1)
     ),
-    "contrib.dadapt_adamw": Entry(lambda lib: lib.contrib.dadapt_adamw(), moves=(84.1, 8.1)),
+    "contrib.dadapt_adamw": Entry(lambda lib: lib.contrib.dadapt_adamw(), moves=(84.1, 8.1), joined=(48, 0)),
     "scale_by_dadapt_adamw": Entry(
         lambda lib: lib.scale_by_dadapt_adamw(0.5, weight_decay=0.1, estim_lr0=0.01),
         theirs=lambda optax: optax.contrib.dadapt_adamw(0.5, weight_decay=0.1, estim_lr0=0.01),
     ),
-    "contrib.madgrad": Entry(lambda lib: lib.contrib.madgrad(0.01, weight_decay=1e-4), moves=(52, 0)),
+    "contrib.madgrad": Entry(lambda lib: lib.contrib.madgrad(0.01, weight_decay=1e-4), moves=(52, 0), joined=(32, 0)),
     "contrib.scale_by_madgrad": Entry(lambda lib: lib.contrib.scale_by_madgrad(0.1)),
-    "contrib.acprop": Entry(lambda lib: lib.contrib.acprop(1e-3, weight_decay=0.01), moves=(60, 8)),
+    "contrib.acprop": Entry(lambda lib: lib.contrib.acprop(1e-3, weight_decay=0.01), moves=(60, 8), joined=(28, 0)),
     "contrib.scale_by_acprop": Entry(lambda lib: lib.contrib.scale_by_acprop()),
-    "contrib.cocob": Entry(lambda lib: lib.contrib.cocob(weight_decay=0.01), moves=(116, 4)),
+    "contrib.cocob": Entry(lambda lib: lib.contrib.cocob(weight_decay=0.01), moves=(116, 4), joined=(48, 0)),
     "contrib.scale_by_cocob": Entry(lambda lib: lib.contrib.scale_by_cocob()),
     "contrib.hutchinson_estimator_diag_hessian": Entry(
         lambda lib: lib.contrib.hutchinson_estimator_diag_hessian(), differs="`hutchinson_estimator_diag_hessian`"
@@ -433,6 +441,7 @@ CATALOGUE = {
     "contrib.sophia squares": Entry(
         lambda lib: lib.contrib.sophia(0.01, update_interval=3, hessian_diagonal_fn=lib.stateless(_squares)),
         moves=(60, 4),
+        joined=(44, 4),
     ),
     "scale_by_sophia": Entry(
         lambda lib: lib.scale_by_sophia(clip_threshold=None, eps=0.1, hessian_diagonal_fn=lib.stateless(_squares)),
@@ -440,26 +449,28 @@ CATALOGUE = {
             clip_threshold=None, eps=0.1, hessian_diagonal_fn=optax.stateless(_squares)
         ),
     ),
-    "contrib.momo": Entry(lambda lib: lib.contrib.momo(), moves=(36, 0)),
+    "contrib.momo": Entry(lambda lib: lib.contrib.momo(), moves=(36, 0), joined=(32, 0)),
     "contrib.momo adapted": Entry(
         lambda lib: lib.contrib.momo(0.5, 0.9, -5.0, 0.1, adapt_lower_bound=True),
         differs="`momo`, `momo_adam` with decay",
     ),
     "momo unbiased": Entry(lambda lib: lib.momo(0.5, 0.9, bias_correction=True)),
-    "contrib.momo_adam": Entry(lambda lib: lib.contrib.momo_adam(), moves=(64, 4)),
+    "contrib.momo_adam": Entry(lambda lib: lib.contrib.momo_adam(), moves=(64, 4), joined=(44, 0)),
     "contrib.momo_adam adapted": Entry(
         lambda lib: lib.contrib.momo_adam(0.1, lower_bound=-5.0, weight_decay=0.1, adapt_lower_bound=True),
         differs="`momo`, `momo_adam` with decay",
     ),
     "momo_adam undivided": Entry(lambda lib: lib.momo_adam(0.1, weight_decay=0.1, divide=False)),
-    "contrib.mechanize": Entry(lambda lib: lib.contrib.mechanize(lib.sgd(1.0), s_init=0.1), moves=(52, 4)),
+    "contrib.mechanize": Entry(
+        lambda lib: lib.contrib.mechanize(lib.sgd(1.0), s_init=0.1), moves=(52, 4), joined=(32, 0)
+    ),
     "contrib.mechanize adamw": Entry(lambda lib: lib.contrib.mechanize(lib.adamw(1.0), s_init=0.1, num_betas=3)),
     "contrib.schedule_free": Entry(lambda lib: lib.contrib.schedule_free(lib.adam(1e-2, b1=0.0), 1e-2, 0.5, 1.0)),
     "contrib.schedule_free_sgd": Entry(
-        lambda lib: lib.contrib.schedule_free_sgd(0.1, weight_decay=0.01), moves=(32, 0)
+        lambda lib: lib.contrib.schedule_free_sgd(0.1, weight_decay=0.01), moves=(32, 0), joined=(20, 0)
     ),
     "contrib.schedule_free_adamw": Entry(
-        lambda lib: lib.contrib.schedule_free_adamw(1e-3, weight_decay=0.01), moves=(56, 4)
+        lambda lib: lib.contrib.schedule_free_adamw(1e-3, weight_decay=0.01), moves=(56, 4), joined=(28, 0)
     ),
     "schedule_free_with_mean": Entry(
         lambda lib: lib.schedule_free_with_mean(lib.sgd(0.1), 0.1, 0.5, 1.0, r=1.0, at_z=True)
@@ -469,11 +480,12 @@ CATALOGUE = {
     ),
     "schedule_free_adamw paper": Entry(lambda lib: lib.schedule_free_adamw(0.01, b2=0.9, correct_rate=True)),
     "schedule_free_radam": Entry(
-        lambda lib: lib.schedule_free_radam(0.01, b2=0.9, silent_sgd_phase=False), moves=(64, 4)
+        lambda lib: lib.schedule_free_radam(0.01, b2=0.9, silent_sgd_phase=False), moves=(64, 4), joined=(28, 0)
     ),
     "schedule_free_plus": Entry(
         lambda lib: lib.schedule_free_plus(0.1, weight_decay=0.1, r=1.0, polyak_beta=0.5, sf_b1_anneal_steps=3),
         moves=(84, 0),
+        joined=(56, 0),
     ),
     "scale_by_trusted_rms": Entry(lambda lib: lib.scale_by_trusted_rms(0.9, bias_correction=True)),
     "contrib.reduce_on_plateau": Entry(lambda lib: lib.contrib.reduce_on_plateau(0.5, 2, 0.1)),
@@ -512,7 +524,8 @@ CATALOGUE = {
     # methods of matrices
     "contrib.muon": Entry(
         lambda lib: lib.contrib.muon(1e-3),
-        moves=(229.3, 14),  # all five steps: the Gram form of a long matrix is no loop
+        moves=(229.3, 14),
+        joined=(229.3, 14),  # all five steps: the Gram form of a long matrix is no loop
         theirs=lambda optax: optax.contrib.muon(
             1e-3, muon_weight_dimension_numbers=lambda params: _matrices(params, optax.contrib.MuonDimensionNumbers)
         ),
@@ -586,15 +599,15 @@ CATALOGUE = {
     "galore shorter": Entry(lambda lib: lib.galore(1e-3, 3, 2, 0.25, side="shorter")),
     "galore random": Entry(lambda lib: lib.galore(1e-3, 2, 3, weight_decay=0.01, projection="random")),
     "scale_by_fira": Entry(lambda lib: lib.scale_by_fira(2, scale=0.5)),
-    "fira": Entry(lambda lib: lib.fira(1e-3, 2, weight_decay=0.01), moves=(58.5, 12)),
+    "fira": Entry(lambda lib: lib.fira(1e-3, 2, weight_decay=0.01), moves=(58.5, 12), joined=(54.5, 12)),
     "fira tensor": Entry(lambda lib: lib.fira(1e-3, 2, scale_type="tensor", norm_growth=None, side="longer")),
     "scale_by_apollo": Entry(lambda lib: lib.scale_by_apollo(2, 3)),
-    "apollo": Entry(lambda lib: lib.apollo(1e-3, 3, weight_decay=0.01), moves=(29, 4)),
+    "apollo": Entry(lambda lib: lib.apollo(1e-3, 3, weight_decay=0.01), moves=(29, 4), joined=(29.4, 4)),
     "apollo svd": Entry(lambda lib: lib.apollo(1e-3, 2, projection="svd", norm_growth=None, side="columns")),
-    "apollo_mini": Entry(lambda lib: lib.apollo_mini(1e-3, scale_front=True), moves=(28, 4)),
+    "apollo_mini": Entry(lambda lib: lib.apollo_mini(1e-3, scale_front=True), moves=(28, 4), joined=(28.5, 4)),
     "contrib.scale_by_galore": Entry(lambda lib: lib.contrib.scale_by_galore(2), differs="`galore`"),
     "contrib.galore": Entry(
-        lambda lib: lib.contrib.galore(1e-3, weight_decay=0.01), moves=(51, 10), differs="`galore`"
+        lambda lib: lib.contrib.galore(1e-3, weight_decay=0.01), moves=(51, 10), joined=(48, 10), differs="`galore`"
     ),
     "contrib.galore lion": Entry(
         lambda lib: lib.contrib.galore(1e-3, 3, 2, 0.25, lib.scale_by_lion(), 0.01), differs="`galore`"
@@ -605,17 +618,21 @@ CATALOGUE = {
     "cautious count": Entry(
         lambda lib: lib.cautious(lib.adamw(1e-3), rescale="count", factor=0.25, compare="mu", of_steps=True)
     ),
-    "cautious_adamw": Entry(lambda lib: lib.cautious_adamw(1e-3, weight_decay=0.01), moves=(68, 8)),
-    "cautious_lion": Entry(lambda lib: lib.cautious_lion(1e-4, weight_decay=0.01), moves=(44, 4)),
-    "adamw squared": Entry(lambda lib: lib.adamw(1e-3, decay_coupling="squared", cautious_decay=True), moves=(40, 0)),
+    "cautious_adamw": Entry(lambda lib: lib.cautious_adamw(1e-3, weight_decay=0.01), moves=(68, 8), joined=(48, 4)),
+    "cautious_lion": Entry(lambda lib: lib.cautious_lion(1e-4, weight_decay=0.01), moves=(44, 4), joined=(36, 4)),
+    "adamw squared": Entry(
+        lambda lib: lib.adamw(1e-3, decay_coupling="squared", cautious_decay=True), moves=(40, 0), joined=(28, 0)
+    ),
     "orthogonal_gradients": Entry(lambda lib: lib.orthogonal_gradients()),
     "orthogonal_gradients shorter": Entry(lambda lib: lib.orthogonal_gradients(rescale=False)),
     "average_params": Entry(
-        lambda lib: lib.average_params(lib.adamw(1e-3), 0.999, debias=True, share=0.6), moves=(60, 4)
+        lambda lib: lib.average_params(lib.adamw(1e-3), 0.999, debias=True, share=0.6), moves=(60, 4), joined=(36, 0)
     ),
     "average_params mean": Entry(lambda lib: lib.average_params(lib.sgd(1e-2), every=2)),
-    "lawa": Entry(lambda lib: lib.lawa(lib.adamw(1e-3), 2, 3), moves=(68, 8)),
-    "compress_state": Entry(lambda lib: lib.compress_state(lib.adamw(1e-3), min_size=0), moves=(60, 9)),
+    "lawa": Entry(lambda lib: lib.lawa(lib.adamw(1e-3), 2, 3), moves=(68, 8), joined=(56, 8)),
+    "compress_state": Entry(
+        lambda lib: lib.compress_state(lib.adamw(1e-3), min_size=0), moves=(60, 9), joined=(64.4, 12)
+    ),
     "compress_state of floats": Entry(
         lambda lib: lib.compress_state(
             lib.chain(lib.clip_by_global_norm(1.0), lib.schedule_free_adamw(1e-2)),
@@ -628,7 +645,7 @@ CATALOGUE = {
     "master_weights": Entry(lambda lib: lib.master_weights(lib.adamw(1e-3))),
     "round_stochastically": Entry(lambda lib: lib.round_stochastically(lib.adamw(1e-3))),
     "split_weights": Entry(lambda lib: lib.split_weights(lib.adamw(1e-3))),
-    "ema_nesterov": Entry(lambda lib: lib.ema_nesterov(lib.adamw(1e-3)), moves=(68, 4)),
+    "ema_nesterov": Entry(lambda lib: lib.ema_nesterov(lib.adamw(1e-3)), moves=(68, 4), joined=(36, 0)),
     "normalize_adaptive": Entry(lambda lib: lib.normalize_adaptive()),
     "asam": Entry(lambda lib: lib.asam(lib.sgd(1e-2), 0.1)),
     "gsam": Entry(lambda lib: lib.gsam(lib.sgd(1e-2))),
@@ -689,6 +706,8 @@ CATALOGUE = {
     "top_k": Entry(lambda lib: lib.top_k(0.3)),
     "local_updates": Entry(lambda lib: lib.local_updates(lib.adam(1e-2), 2)),
     "clip+adamw": Entry(
-        lambda lib: lib.chain(lib.clip_by_global_norm(1.0), lib.adamw(1e-3, weight_decay=0.01)), moves=(44, 0)
+        lambda lib: lib.chain(lib.clip_by_global_norm(1.0), lib.adamw(1e-3, weight_decay=0.01)),
+        moves=(44, 0),
+        joined=(32, 0),
     ),
 }

@@ -19,8 +19,8 @@ HEAD = """# Methods
 
 Every transformation of gradtx, written from the catalogue and the docstrings by `python -m benchmarks.methods --write`.
 State is per float32 parameter. *Moves* is what a compiled step moves, and its temporary buffers, in bytes per parameter
-on a CPU: reading gradients and parameters and writing parameters is 12, each slot of state 8 more. `help(gradtx.NAME)`
-has the formula.
+on a CPU: reading gradients and parameters and writing parameters is 12, each slot of state 8 more. *Joined* is the same
+where XLA is asked to join loops ([speed.md](speed.md#loops-joined)). `help(gradtx.NAME)` has the formula.
 """
 
 ROOMS = {
@@ -57,12 +57,12 @@ def told(x: Any, title: str) -> str:
 
 
 def row(name: str, x: Any) -> list[str]:
-    """The cells of a table: name, purpose, state, what it reads, bytes moved, source."""
-    moves = next((entry.moves for key, entry in CATALOGUE.items() if key.removeprefix("contrib.") == name), None)
+    """The cells of a table: name, purpose, state, what it reads, bytes moved in either mode, source."""
+    entry = next((entry for key, entry in CATALOGUE.items() if key.removeprefix("contrib.") == name), None)
     purpose = (inspect.getdoc(x) or "").splitlines()[0]
     purpose = re.split(r" Others?(?: arguments)?: | Source: ", purpose)[0].rstrip(".:")
-    moved = f"{moves[0]:g}, {moves[1]:g}" if moves else ""
-    cells = [f"`{name}`", purpose, told(x, "State"), told(x, "Reads"), moved, told(x, "Source")]
+    moved = [f"{cost[0]:g}, {cost[1]:g}" if cost else "" for cost in (entry.moves, entry.joined)] if entry else ["", ""]
+    cells = [f"`{name}`", purpose, told(x, "State"), told(x, "Reads"), *moved, told(x, "Source")]
     return [cell.replace("|", "\\|") for cell in cells]
 
 
@@ -73,7 +73,7 @@ def page() -> str:
         rows[x.__module__.split(".")[1]].append(row(name, x))
     parts = [HEAD]
     for room, title in ROOMS.items():
-        table = [["", "what it does", "state", "reads", "moves", "source"], ["---"] * 6, *rows[room]]
+        table = [["", "what it does", "state", "reads", "moves", "joined", "source"], ["---"] * 7, *rows[room]]
         parts.append(f"## {title}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in table) + "\n")
     return "\n".join(parts)
 

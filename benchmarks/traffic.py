@@ -15,10 +15,12 @@ import jax
 
 from benchmarks import report, trees
 from benchmarks.recipes import LIBRARIES, MEASURED, RECIPES, build, step_of
+from gradtx.placement import JOINING, joins_loops
 
 Result = TypeVar("Result")
 
 HEADING = "Memory traffic and compile time"
+HEADING_JOINED = "Memory traffic and compile time, loops joined"
 
 DESCRIPTION = "Memory traffic and compile time of each method's compiled step, beside Optax."
 
@@ -33,6 +35,10 @@ parameters once, and reading and writing each slot of state once is 12 bytes and
 *compile* are seconds after clearing JAX's caches, for trace the median of three; they vary with the machine's load.
 In each pair of columns gradtx comes first, then Optax, if it has the method. *Ratio* is the sum of the three over
 Optax's, below 1 where gradtx is faster."""
+
+
+EXPLANATION_JOINED = f"""\
+As above, XLA's CPU compiler asked to join loops: `XLA_FLAGS=--xla_backend_extra_options={JOINING}`."""
 
 
 class Cost(NamedTuple):
@@ -96,7 +102,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         tables.append(table)
     if args.write:
         command = " ".join(["python -m benchmarks.traffic", *argv])
-        report.write_section(args.write, HEADING, report.section(command, EXPLANATION, tables))
+        joins = joins_loops()
+        heading, explanation = (HEADING_JOINED, EXPLANATION_JOINED) if joins else (HEADING, EXPLANATION)
+        report.write_section(args.write, heading, report.section(command, explanation, tables))
 
 
 if __name__ == "__main__":
