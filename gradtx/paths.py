@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -36,6 +36,11 @@ def keys(path: tuple) -> tuple[str, ...]:
 def all_keys(tree: Any) -> list[tuple[str, ...]]:
     """Each leaf's path as `keys`."""
     return [keys(path) for path in _paths(tree)]
+
+
+def owner(path: tuple[str, ...], owners: Mapping[tuple[str, ...], Any]) -> tuple[str, ...] | None:
+    """The parameter whose slot lies at a path in a state: the longest path of `owners` that the path ends with."""
+    return next((path[n:] for n in range(len(path) + 1) if path[n:] in owners), None)
 
 
 def _paths(tree: Any, is_leaf: Callable = lambda x: False) -> list[tuple]:

@@ -165,8 +165,8 @@ class compress_state(GradientTransformation):
         found = []
         for x, where, (slot, kind) in zip(leaves, paths.all_keys(inner), _slots(inner), strict=True):
             codec = self._codec(slot, kind)
-            its = masked is None or any(masked.get(where[n:], False) for n in range(len(where) + 1))
-            fits = codec and its and hasattr(x, "dtype") and x.size >= self.min_size and codec.stores(x)
+            is_meant = masked is None or ((owner := paths.owner(where, masked)) is not None and masked[owner])
+            fits = codec and is_meant and hasattr(x, "dtype") and x.size >= self.min_size and codec.stores(x)
             found.append(codec if fits else None)
         return found
 

@@ -93,9 +93,9 @@ def _leaves(values: Any, results: list, params: list, state: list, where: list, 
     by_path = {path: i for i, path in enumerate(where)}
     slots: dict[int, list[int]] = {}
     for j, path in enumerate(slot_paths):
-        i = next((by_path[path[k:]] for k in range(len(path) + 1) if path[k:] in by_path), None)
-        if i is not None and jnp.shape(state[j]) == params[i].shape:
-            slots.setdefault(i, []).append(j)
+        its = paths.owner(path, by_path)
+        if its is not None and jnp.shape(state[j]) == params[by_path[its]].shape:
+            slots.setdefault(by_path[its], []).append(j)
     found = []
     for i, its in slots.items():
         shape = params[i].shape

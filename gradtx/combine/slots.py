@@ -24,8 +24,7 @@ def slots(state: Any, names: Sequence[str], params: Any) -> list[tuple[int, int]
     by_path = {path: i for i, path in enumerate(paths.all_keys(params))}
     found = []
     for i, keys in enumerate(paths.all_keys(state)):
-        ends = (keys[n:] for n in range(1, len(keys) + 1))  # the longest first
-        end = next((end for end in ends if end in by_path and keys[-len(end) - 1] in names), None)
-        if end is not None and leaves[i].shape == of[by_path[end]].shape:
+        end = paths.owner(keys[1:], by_path)
+        if end is not None and keys[-len(end) - 1] in names and leaves[i].shape == of[by_path[end]].shape:
             found.append((i, by_path[end]))
     return found
