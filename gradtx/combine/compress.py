@@ -84,7 +84,8 @@ class compress_state(GradientTransformation):
       momentum; `gradtx.storage` says how its codes differ.
     Raises:
       TypeError: what should be a codec is none.
-      ValueError: a state is stored by another codec; a pattern of the mask matches no parameter.
+      ValueError: a state is stored by another codec; a pattern of the mask matches no parameter; `inner` holds another
+        `compress_state`.
     """
 
     inner: GradientTransformation = part(convert=as_transformation)
@@ -98,6 +99,10 @@ class compress_state(GradientTransformation):
 
     def init(self, params):
         inner = self.inner.bare_init(params)
+        if any(map(is_stored, jax.tree.leaves(inner, is_leaf=is_stored))):
+            raise ValueError(
+                f"`{self.name}`: `inner` stores its state so already: put one `{self.name}` around all of it."
+            )
         count = start()
         leaves, structure = jax.tree.flatten(inner)
         codecs = self._codecs(inner, leaves, params)

@@ -125,6 +125,12 @@ def test_a_state_that_is_stored_otherwise_is_an_error():
         other.update(p, state, p)
 
 
+def test_one_inside_another_is_an_error():
+    twice = gradtx.compress_state(gradtx.chain(gradtx.compress_state(gradtx.adam(0.1)), gradtx.trace(0.9)))
+    with pytest.raises(ValueError, match="`inner` stores its state so already: put one `compress_state` around all"):
+        twice.init(params())
+
+
 def test_a_checkpoint_says_how_to_read_it(tmp_path):
     p, tx = params(), gradtx.compress_state(gradtx.adam(0.1))
     _, state = tx.update(p, tx.init(p), p)

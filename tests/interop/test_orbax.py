@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import gradtx
+from benchmarks.catalogue import CATALOGUE
 from gradtx import interop
 
 from .test_optax_state import PARAMS, RUNS, close, train
@@ -38,6 +39,31 @@ def test_a_restored_run_goes_on_with_the_same_bits(name, tmp_path):
     read = restored(saved(tmp_path, state), jax.eval_shape(tx.init, PARAMS))
     assert jax.tree.structure(read) == jax.tree.structure(state)
     equal(train(gradtx, tx, params, read, 5, 10), train(gradtx, tx, params, state, 5, 10))
+
+
+def filled(state):
+    """The state with other numbers in every array."""
+    rng = np.random.default_rng(0)
+
+    def leaf(x):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return x
+        return jnp.asarray(rng.integers(0, 2 if x.dtype == bool else 100, x.shape), x.dtype)
+
+    return jax.tree.map(leaf, state)
+
+
+@pytest.mark.parametrize("kind", ["as it is", "compressed"])
+def test_every_state_of_the_catalogue_is_read_bit_for_bit(kind, tmp_path):
+    params = {"dense": {"kernel": jnp.ones((4, 32)), "bias": jnp.ones(8)}, "scale": jnp.ones(())}
+    wrap = (lambda tx: tx) if kind == "as it is" else lambda tx: gradtx.compress_state(tx, min_size=32)
+    entries = {name: entry for name, entry in CATALOGUE.items() if kind == "as it is" or "compress" not in name}
+    states = {name: jax.eval_shape(wrap(entry.build(gradtx)).init, params) for name, entry in entries.items()}
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), states)
+    written = filled(zeros)
+    read = restored(saved(tmp_path, written), states)
+    assert jax.tree.structure(read) == jax.tree.structure(written)
+    equal(read, written)
 
 
 def test_a_clip_a_mask_and_a_schedule_are_added_between_save_and_restore(tmp_path):
