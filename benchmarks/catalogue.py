@@ -485,7 +485,7 @@ CATALOGUE = {
     "schedule_free_plus": Entry(
         lambda lib: lib.schedule_free_plus(0.1, weight_decay=0.1, r=1.0, polyak_beta=0.5, sf_b1_anneal_steps=3),
         moves=(84, 0),
-        joined=(56, 0),
+        joined=(72, 4),
     ),
     "scale_by_trusted_rms": Entry(lambda lib: lib.scale_by_trusted_rms(0.9, bias_correction=True)),
     "contrib.reduce_on_plateau": Entry(lambda lib: lib.contrib.reduce_on_plateau(0.5, 2, 0.1)),

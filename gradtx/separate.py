@@ -60,6 +60,10 @@ def _each_alone(closed: ClosedJaxpr, args: Sequence[Array]) -> list[Any]:
     return [program.alone([x])[0] for x in results]
 
 
+def _alone_in(closed: ClosedJaxpr) -> Callable:
+    return lambda *args: _each_alone(closed, args)
+
+
 class _Program:
     """A program, as far as it was carried out.
 
@@ -76,9 +80,16 @@ class _Program:
         operation = x.operation
         assert operation is not None, "an argument is not given"
         if id(operation) not in self.done:
-            is_sum = operation.name in SUMS
-            operands = self.alone(operation.operands, is_sum) if is_sum else map(self._once, operation.operands)
-            self.done[id(operation)] = operation.carried_out(list(operands))
+            if operation.name in SUMS:
+                found = operation.carried_out(self.alone(operation.operands, is_sum=True))
+            elif operation.name == "cond":
+                index, *operands = map(self._once, operation.operands)
+                found = jax.lax.switch(
+                    index, [_alone_in(branch) for branch in operation.parameters["branches"]], *operands
+                )
+            else:
+                found = operation.carried_out([*map(self._once, operation.operands)])
+            self.done[id(operation)] = found
         self.known[id(x)] = self.done[id(operation)][x.place]
 
     def _once(self, x: Any) -> Any:
@@ -173,13 +184,18 @@ class _Cone:
 
     def packed(self, found: list[Array], unlike: Array) -> list[Array]:
         """The values, from numbers that lie in one array behind a barrier, beside one that no other array has."""
-        numbers, ones = {}, []
+        found, numbers, ones = list(found), {}, []
+        scalars = [i for i, x in enumerate(found) if x.shape == ()]
         for dtype in self.dtypes:
             keys = self._numbers({dtype})
-            row = np.array([*(self.constants[key] for key in keys), 1], dtype)
-            *mine, one, _ = jax.lax.optimization_barrier(jnp.append(row, jnp.asarray(unlike, dtype)))
-            numbers |= zip(keys, mine, strict=True)
+            places = [i for i in scalars if found[i].dtype == dtype and len(scalars) > FEW]
+            row = [np.array([1, *(self.constants[key] for key in keys)], dtype), *(found[i][None] for i in places)]
+            row = jax.lax.optimization_barrier(jnp.concatenate([*row, jnp.asarray([unlike], dtype)]))
+            one, *packed = row[:-1]
+            numbers |= zip(keys, packed[: len(keys)], strict=True)
             ones.append(one)
+            for i, x in zip(places, packed[len(keys) :], strict=True):
+                found[i] = x
         return self._computed(found, numbers, self._by_dtype(ones))
 
     def _by_dtype(self, ones: list[Array]) -> dict[Any, Array]:
