@@ -222,7 +222,7 @@ CATALOGUE = {
     "scale_by_adam_mini": Entry(lambda lib: lib.scale_by_adam_mini()),
     "scale_by_bias_correction": Entry(lambda lib: lib.scale_by_bias_correction()),
     "limit_norm_growth": Entry(lambda lib: lib.limit_norm_growth()),
-    "scale_by_trust_ratio": Entry(lambda lib: lib.scale_by_trust_ratio()),
+    "scale_by_trust_ratio": Entry(lambda lib: lib.scale_by_trust_ratio(trust_coefficient=0.5)),  # 1: a scalar becomes 0
     "scale_by_param_block_rms": Entry(lambda lib: lib.scale_by_param_block_rms()),
     "scale_by_param_block_rms clipped": Entry(lambda lib: lib.scale_by_param_block_rms(clipping_threshold=0.5)),
     "scale_by_param_block_norm": Entry(lambda lib: lib.scale_by_param_block_norm()),
