@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 HEADING = "Memory traffic and compile time"
 HEADING_JOINED = "Memory traffic and compile time, loops joined"
 
+DEFAULT_TREES = ("leaf", "gpt2-6")
+
 DESCRIPTION = "Memory traffic and compile time of each method's compiled step, beside Optax."
 
 EXPLANATION = """\
@@ -85,7 +87,7 @@ def timed(fn: Callable[[], Result]) -> tuple[float, Result]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints a table per tree, and writes them into RESULTS.md if asked to."""
     argv = sys.argv[1:] if argv is None else argv
-    args = report.argument_parser("benchmarks.traffic", DESCRIPTION, list(trees.TREES), MEASURED).parse_args(argv)
+    args = report.argument_parser("benchmarks.traffic", DESCRIPTION, DEFAULT_TREES, MEASURED).parse_args(argv)
     jax.jit(lambda x: x + 1).lower(1.0).compile()  # what the first compilation of a process loads is nobody's cost
     tables = []
     for name in args.trees:
