@@ -316,12 +316,12 @@ CATALOGUE = {
     "prodigy growing": Entry(lambda lib: lib.prodigy(estim_lr0=0.01, growth_rate=1.5, bias_correction=False)),
     "ademamix warming": Entry(lambda lib: lib.ademamix(0.01, warmup=10)),
     "adamaxw": Entry(lambda lib: lib.adamaxw(1e-3, weight_decay=0.01), moves=(40, 0), joined=(28, 0)),
-    "lamb": Entry(lambda lib: lib.lamb(1e-3, weight_decay=0.01), moves=(52, 0), joined=(44, 0)),
-    "lars": Entry(lambda lib: lib.lars(0.1, weight_decay=1e-4), moves=(36, 0), joined=(28, 0)),
-    "adafactor": Entry(lambda lib: lib.adafactor(0.01, min_dim_size_to_factor=2), moves=(28, 0), joined=(28.3, 0)),
+    "lamb": Entry(lambda lib: lib.lamb(1e-3, weight_decay=0.01), moves=(54, 1), joined=(46, 1)),
+    "lars": Entry(lambda lib: lib.lars(0.1, weight_decay=1e-4), moves=(38, 1), joined=(30, 1)),
+    "adafactor": Entry(lambda lib: lib.adafactor(0.01, min_dim_size_to_factor=2), moves=(30.3, 1), joined=(30.3, 1)),
     "adafactor all": Entry(lambda lib: lib.adafactor(0.1, 2, momentum=0.9, weight_decay_rate=1e-3)),
     "lion": Entry(lambda lib: lib.lion(1e-4, weight_decay=0.1), moves=(28, 0), joined=(20, 0)),
-    "came": Entry(lambda lib: lib.came(1e-3, weight_decay=0.01), moves=(64, 4), joined=(92, 12)),
+    "came": Entry(lambda lib: lib.came(1e-3, weight_decay=0.01), moves=(64.4, 4), joined=(92, 12)),
     "adam_mini": Entry(lambda lib: lib.adam_mini(1e-3, weight_decay=0.01), moves=(28, 0), joined=(24, 0)),
     "adam_mini heads": Entry(lambda lib: lib.adam_mini(1e-3, blocks=_heads)),
     "newton": Entry(lambda lib: lib.newton()),
@@ -348,7 +348,7 @@ CATALOGUE = {
     "scale_by_adadelta": Entry(lambda lib: lib.scale_by_adadelta()),
     "adadelta": Entry(lambda lib: lib.adadelta(1.0, weight_decay=0.01), moves=(60, 4), joined=(28, 0)),
     "noisy_sgd": Entry(lambda lib: lib.noisy_sgd(1e-3, key=0), moves=(68, 16), joined=(144, 16), differs="`add_noise`"),
-    "fromage": Entry(lambda lib: lib.fromage(0.01), moves=(20, 0), joined=(20, 0)),
+    "fromage": Entry(lambda lib: lib.fromage(0.01), moves=(22, 1), joined=(22, 1)),
     "scale_by_adan": Entry(lambda lib: lib.scale_by_adan()),
     "adan": Entry(lambda lib: lib.adan(1e-3, weight_decay=0.01), moves=(80, 4), joined=(44, 0)),
     "scale_by_sm3": Entry(lambda lib: lib.scale_by_sm3(), differs="`sm3`"),
@@ -423,7 +423,7 @@ CATALOGUE = {
     "scale_by_dowg": Entry(
         lambda lib: lib.scale_by_dowg(0.1), theirs=lambda optax: optax.contrib._dog.scale_by_dowg(0.1)
     ),
-    "contrib.dadapt_adamw": Entry(lambda lib: lib.contrib.dadapt_adamw(), moves=(84.1, 8.1), joined=(48, 0)),
+    "contrib.dadapt_adamw": Entry(lambda lib: lib.contrib.dadapt_adamw(), moves=(86, 9), joined=(50, 1)),
     "scale_by_dadapt_adamw": Entry(
         lambda lib: lib.scale_by_dadapt_adamw(0.5, weight_decay=0.1, estim_lr0=0.01),
         theirs=lambda optax: optax.contrib.dadapt_adamw(0.5, weight_decay=0.1, estim_lr0=0.01),
@@ -440,7 +440,7 @@ CATALOGUE = {
     "contrib.sophia": Entry(lambda lib: lib.contrib.sophia(0.01), differs="`hutchinson_estimator_diag_hessian`"),
     "contrib.sophia squares": Entry(
         lambda lib: lib.contrib.sophia(0.01, update_interval=3, hessian_diagonal_fn=lib.stateless(_squares)),
-        moves=(60, 4),
+        moves=(48, 4),
         joined=(44, 4),
     ),
     "scale_by_sophia": Entry(
@@ -449,20 +449,20 @@ CATALOGUE = {
             clip_threshold=None, eps=0.1, hessian_diagonal_fn=optax.stateless(_squares)
         ),
     ),
-    "contrib.momo": Entry(lambda lib: lib.contrib.momo(), moves=(36, 0), joined=(32, 0)),
+    "contrib.momo": Entry(lambda lib: lib.contrib.momo(), moves=(39, 1.5), joined=(35, 1.5)),
     "contrib.momo adapted": Entry(
         lambda lib: lib.contrib.momo(0.5, 0.9, -5.0, 0.1, adapt_lower_bound=True),
         differs="`momo`, `momo_adam` with decay",
     ),
     "momo unbiased": Entry(lambda lib: lib.momo(0.5, 0.9, bias_correction=True)),
-    "contrib.momo_adam": Entry(lambda lib: lib.contrib.momo_adam(), moves=(64, 4), joined=(44, 0)),
+    "contrib.momo_adam": Entry(lambda lib: lib.contrib.momo_adam(), moves=(67, 5.5), joined=(47, 1.5)),
     "contrib.momo_adam adapted": Entry(
         lambda lib: lib.contrib.momo_adam(0.1, lower_bound=-5.0, weight_decay=0.1, adapt_lower_bound=True),
         differs="`momo`, `momo_adam` with decay",
     ),
     "momo_adam undivided": Entry(lambda lib: lib.momo_adam(0.1, weight_decay=0.1, divide=False)),
     "contrib.mechanize": Entry(
-        lambda lib: lib.contrib.mechanize(lib.sgd(1.0), s_init=0.1), moves=(52, 4), joined=(32, 0)
+        lambda lib: lib.contrib.mechanize(lib.sgd(1.0), s_init=0.1), moves=(56, 6), joined=(36, 2)
     ),
     "contrib.mechanize adamw": Entry(lambda lib: lib.contrib.mechanize(lib.adamw(1.0), s_init=0.1, num_betas=3)),
     "contrib.schedule_free": Entry(lambda lib: lib.contrib.schedule_free(lib.adam(1e-2, b1=0.0), 1e-2, 0.5, 1.0)),
@@ -484,8 +484,8 @@ CATALOGUE = {
     ),
     "schedule_free_plus": Entry(
         lambda lib: lib.schedule_free_plus(0.1, weight_decay=0.1, r=1.0, polyak_beta=0.5, sf_b1_anneal_steps=3),
-        moves=(84, 0),
-        joined=(72, 4),
+        moves=(86, 1),
+        joined=(58, 1),
     ),
     "scale_by_trusted_rms": Entry(lambda lib: lib.scale_by_trusted_rms(0.9, bias_correction=True)),
     "contrib.reduce_on_plateau": Entry(lambda lib: lib.contrib.reduce_on_plateau(0.5, 2, 0.1)),
@@ -604,7 +604,7 @@ CATALOGUE = {
     "scale_by_apollo": Entry(lambda lib: lib.scale_by_apollo(2, 3)),
     "apollo": Entry(lambda lib: lib.apollo(1e-3, 3, weight_decay=0.01), moves=(29, 4), joined=(29.4, 4)),
     "apollo svd": Entry(lambda lib: lib.apollo(1e-3, 2, projection="svd", norm_growth=None, side="columns")),
-    "apollo_mini": Entry(lambda lib: lib.apollo_mini(1e-3, scale_front=True), moves=(28, 4), joined=(28.5, 4)),
+    "apollo_mini": Entry(lambda lib: lib.apollo_mini(1e-3, scale_front=True), moves=(28.4, 4), joined=(28.5, 4)),
     "contrib.scale_by_galore": Entry(lambda lib: lib.contrib.scale_by_galore(2), differs="`galore`"),
     "contrib.galore": Entry(
         lambda lib: lib.contrib.galore(1e-3, weight_decay=0.01), moves=(51, 10), joined=(48, 10), differs="`galore`"

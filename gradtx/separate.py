@@ -23,6 +23,7 @@ from gradtx.elementwise import ENTRYWISE, Operation, Value, compute, ordered, ta
 from gradtx.placement import joins_loops
 
 LEAST = 1024  # entries of an array that is worth it
+BY_ENTRIES = ENTRYWISE | {"broadcast_in_dim"}
 SUMS = frozenset({"reduce", "reduce_sum", "reduce_max", "reduce_min"})
 FLOATS = frozenset(map(np.dtype, ("float32", "float64")))
 # XLA joins no loop that reads 20 arrays and numbers. Joined loops read together what each reads alone.
@@ -54,8 +55,12 @@ def separated(fn: Callable) -> Callable:
 def _each_alone(closed: ClosedJaxpr, args: Sequence[Array]) -> list[Any]:
     inputs, results = taken_apart(closed, platform="cpu", barred=lambda x: not _is_by_entries(x))
     program = _Program({id(value): x for value, x in zip(inputs, args, strict=True)})
-    for x in ordered(results, lambda x: id(x) in program.known):
-        if id(x) not in program.known and not _is_by_entries(x):
+    values = ordered(results, lambda x: id(x) in program.known)
+    elsewhere = {id(y) for x in values if x.operation and x.operation.name not in SUMS for y in x.operands}
+    elsewhere |= set(map(id, results))
+    for x in values:
+        is_of_sums = x.operation is not None and x.operation.name == "reshape" and id(x) not in elsewhere
+        if id(x) not in program.known and not _is_by_entries(x) and not is_of_sums:
             program.carry_out(x)
     return [program.alone([x])[0] for x in results]
 
@@ -226,7 +231,7 @@ def _form(operation: Operation) -> Any:
 
 def _is_by_entries(x: Any) -> bool:
     """Whether a value is a large array that is computed entry by entry."""
-    return _is_large(x) and x.operation is not None and x.operation.name in ENTRYWISE | {"broadcast_in_dim"}
+    return _is_large(x) and x.operation is not None and x.operation.name in BY_ENTRIES
 
 
 def _is_large(x: Value) -> bool:
