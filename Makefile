@@ -31,6 +31,7 @@ bench: $(VENV)/installed-$(interpreter)-test
 	$(RUN) -m benchmarks.traffic --write
 	XLA_FLAGS=$(JOIN) $(RUN) -m benchmarks.traffic --write
 	$(RUN) -m benchmarks.step_time --write
+	XLA_FLAGS=$(JOIN) $(RUN) -m benchmarks.step_time --write
 	$(RUN) -m benchmarks.minimize --write
 	$(RUN) -m benchmarks.sharded --write
 	$(RUN) -m benchmarks.scaling --write
