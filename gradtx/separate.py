@@ -59,6 +59,7 @@ def _each_alone(closed: ClosedJaxpr, args: Sequence[Array]) -> list[Any]:
     elsewhere = {id(y) for x in values if x.operation and x.operation.name not in SUMS for y in x.operands}
     elsewhere |= set(map(id, results))
     for x in values:
+        # in another shape for sums alone, an array is a part of what is summed
         is_of_sums = x.operation is not None and x.operation.name == "reshape" and id(x) not in elsewhere
         if id(x) not in program.known and not _is_by_entries(x) and not is_of_sums:
             program.carry_out(x)
@@ -66,7 +67,7 @@ def _each_alone(closed: ClosedJaxpr, args: Sequence[Array]) -> list[Any]:
 
 
 def _alone_in(closed: ClosedJaxpr) -> Callable:
-    return lambda *args: _each_alone(closed, args)
+    return lambda *args: _each_alone(closed, [*closed.consts, *args])
 
 
 class _Program:
