@@ -5,7 +5,8 @@ RUN     = $(VENV)/bin/python
 # What is installed is remembered by name: the interpreter and the extras. Another interpreter makes .venv anew.
 interpreter := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 
-# On a CPU, `make demo XLA_FLAGS=$(JOIN)` reads and writes less memory: docs/speed.md, "Loops joined".
+# In the environment as XLA_FLAGS, before `make demo` or any program, it takes less memory traffic on a CPU:
+# docs/speed.md, "Loops joined".
 JOIN    = --xla_backend_extra_options=xla_cpu_use_multi_output_fusion
 
 .PHONY: demo multihost test gallery check bench bench-accelerators clean
