@@ -137,9 +137,7 @@ def compute(results: Sequence[Any], given: Mapping[int, Any]) -> list[Any]:
     """Results, as the program does, from its arguments, which are given by their `id`."""
     known, done = dict(given), {}
     read = lambda x: known[id(x)] if isinstance(x, Value) else x
-    for x in ordered(results, lambda x: id(x) in given):
-        if id(x) in given:
-            continue
+    for x in between(results, given)[1]:
         if id(x.operation) not in done:
             assert x.operation is not None, "an argument is not given"
             done[id(x.operation)] = x.operation.carried_out([read(y) for y in x.operands])
@@ -151,14 +149,18 @@ def compute_tile(results: Sequence[Any], given: Mapping[int, Any], shape: Sequen
     """Results that are computed entry by entry, for a tile, from its part of their `arguments`, given by their `id`."""
     known = dict(given)
     read = lambda x: known[id(x)] if isinstance(x, Value) else x
-    for x in ordered(results, lambda x: id(x) in given):
-        if id(x) in given:
-            continue
+    for x in between(results, given)[1]:
         assert x.operation is not None, "an argument is not given"
         operands = [read(y) for y in x.operands]
         is_spread = x.operation.name == "broadcast_in_dim"
         known[id(x)] = jnp.full(shape, operands[0]) if is_spread else x.operation.carried_out(operands)[0]
     return [read(x) for x in results]
+
+
+def between(results: Iterable[Any], known: Mapping[int, Any]) -> tuple[list[Value], list[Value]]:
+    """What results are computed from, of what is known by its `id`; and what is between, operands first."""
+    parts = ordered(results, lambda x: id(x) in known)
+    return [x for x in parts if id(x) in known], [x for x in parts if id(x) not in known]
 
 
 def ordered(results: Iterable[Any], ends: Callable[[Value], bool]) -> list[Value]:

@@ -17,10 +17,7 @@ from gradtx.placement import on_one_device
 from gradtx.reductions import Asking, crosses_devices, summed
 
 LONG = 2**14  # entries beyond which adding float32 numbers one after another is too coarse
-ROWS, LANES = (
-    8,
-    16,
-)  # what XLA's CPU compiler adds without a loop, and in vectors, also where entries take much to compute
+ROWS, LANES = 8, 16  # what XLA's CPU compiler adds without a loop and in vectors, even of entries that take much
 
 
 def ema(average: Array, x: Array, decay: Array) -> Array:
@@ -166,8 +163,8 @@ def _sums_each(squares: Callable, *xs: Array) -> tuple[Array, ...]:
 
 
 def _by_platform(squares: Callable, *xs: Array) -> tuple[Array, ...]:
-    ways = (partial(way, squares) for way in (_sums_each, _sums_in_lanes, _sums_in_one_pass))
-    return jax.lax.platform_dependent(*xs, **dict(zip(("tpu", "cpu", "default"), ways, strict=True)))
+    each, lanes, one_pass = (partial(way, squares) for way in (_sums_each, _sums_in_lanes, _sums_in_one_pass))
+    return jax.lax.platform_dependent(*xs, tpu=each, cpu=lanes, default=one_pass)
 
 
 def _sums_in_lanes(squares: Callable, *xs: Array) -> tuple[Array, ...]:

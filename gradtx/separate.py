@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from gradtx.elementwise import ENTRYWISE, Operation, Value, compute, ordered, taken_apart
+from gradtx.elementwise import ENTRYWISE, Operation, Value, between, compute, taken_apart
 from gradtx.placement import joins_loops
 
 LEAST = 1024  # entries of an array that is worth it
@@ -55,13 +55,13 @@ def separated(fn: Callable) -> Callable:
 def _each_alone(closed: ClosedJaxpr, args: Sequence[Array]) -> list[Any]:
     inputs, results = taken_apart(closed, platform="cpu", barred=lambda x: not _is_by_entries(x))
     program = _Program({id(value): x for value, x in zip(inputs, args, strict=True)})
-    values = ordered(results, lambda x: id(x) in program.known)
+    _, values = between(results, program.known)
     elsewhere = {id(y) for x in values if x.operation and x.operation.name not in SUMS for y in x.operands}
     elsewhere |= set(map(id, results))
     for x in values:
         # in another shape for sums alone, an array is a part of what is summed
         is_of_sums = x.operation is not None and x.operation.name == "reshape" and id(x) not in elsewhere
-        if id(x) not in program.known and not _is_by_entries(x) and not is_of_sums:
+        if not _is_by_entries(x) and not is_of_sums:
             program.carry_out(x)
     return [program.alone([x])[0] for x in results]
 
@@ -100,13 +100,13 @@ class _Program:
 
     def _once(self, x: Any) -> Any:
         if isinstance(x, Value) and id(x) not in self.known:
-            ends, _ = self._between([x])
+            ends, _ = between([x], self.known)
             (self.known[id(x)],) = compute([x], {id(y): self.known[id(y)] for y in ends})
         return self.known[id(x)] if isinstance(x, Value) else x
 
     def alone(self, values: Sequence[Any], is_sum: bool = False) -> list[Any]:
         """Values, computed together, for one use."""
-        ends, inner = self._between(values)
+        ends, inner = between(values, self.known)
         if not inner:
             return [self._once(x) for x in values]
         arrays = [id(x) for x in ends if _is_large(x)]
@@ -119,11 +119,6 @@ class _Program:
             return self._compiled(cone, cone.packed)(found, next(self.unlike))
         numbers = [self._number(cone.constants[key], use) for key in cone.first]
         return self._compiled(cone, cone.marked)(found, numbers, [self._number(x.type(1), use) for x in cone.dtypes])
-
-    def _between(self, values: Sequence[Any]) -> tuple[list[Value], list[Value]]:
-        """What values are computed from, of what is known; and what is between, operands first."""
-        parts = ordered(values, lambda x: id(x) in self.known)
-        return [x for x in parts if id(x) in self.known], [x for x in parts if id(x) not in self.known]
 
     def _compiled(self, cone: "_Cone", function: Callable) -> Callable:
         """One trace for all cones of a form."""

@@ -28,6 +28,7 @@ from benchmarks.quality.records import Records
 from benchmarks.quality.tasks import Task
 from benchmarks.quality.training import bytes_each
 from benchmarks.report import environment
+from examples.arguments import whole
 from examples.textbook import picture, spread
 from examples.textbook.study import Report, Table, markdown
 from examples.train_lm_sharded.options import OptionError
@@ -150,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, metavar="N", help="no run begins later than that")
     parser.add_argument("--records", type=Path, default=ROOT / "runs" / "quality.jsonl", metavar="FILE")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help="default: all")
-    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seeds", type=whole(2), default=SEEDS, metavar="N", help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="small: it shows that the program runs, not what is true")
     parser.add_argument("--write", nargs="?", type=Path, const=PAGE, metavar="FILE", help=PAGE.name)
     options = parser.parse_args(argv)
