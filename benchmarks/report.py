@@ -12,6 +12,7 @@ import jax
 
 from benchmarks import trees
 from benchmarks.recipes import RECIPES
+from gradtx.placement import joins_loops
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
@@ -122,6 +123,11 @@ def _cpu_model() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
+
+
+def in_this_mode(heading: str) -> str:
+    """The heading of a section about XLA as it is asked to compile here: `placement.joins_loops`."""
+    return f"{heading}, loops joined" if joins_loops() else heading
 
 
 def write_section(path: Path, heading: str, body: str) -> None:

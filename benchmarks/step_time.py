@@ -16,10 +16,8 @@ import jax
 from benchmarks import report, torch_steps, trees
 from benchmarks.recipes import LIBRARIES, build, step_of
 from benchmarks.torch_steps import TorchRunner
-from gradtx.placement import joins_loops
 
 HEADING = "Step time"
-HEADING_JOINED = "Step time, loops joined"
 
 # GPT-2's widths are cut so that four copies of parameters and state fit into 2 GB.
 DEFAULT_TREES = ("leaf", "gpt2-6:256", "gpt2-12:256", "small")
@@ -117,11 +115,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         tables.append(table)
     if args.write:
         command = " ".join(["python -m benchmarks.step_time", *argv])
-        report.write_section(
-            args.write,
-            HEADING_JOINED if joins_loops() else HEADING,
-            report.section(command, "\n\n".join(notes), tables, ["torch"]),
-        )
+        section = report.section(command, "\n\n".join(notes), tables, ["torch"])
+        report.write_section(args.write, report.in_this_mode(HEADING), section)
 
 
 def _count(text: str) -> int:

@@ -20,7 +20,6 @@ from gradtx.placement import JOINING, joins_loops
 Result = TypeVar("Result")
 
 HEADING = "Memory traffic and compile time"
-HEADING_JOINED = "Memory traffic and compile time, loops joined"
 
 DEFAULT_TREES = ("leaf", "gpt2-6")
 
@@ -104,9 +103,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         tables.append(table)
     if args.write:
         command = " ".join(["python -m benchmarks.traffic", *argv])
-        joins = joins_loops()
-        heading, explanation = (HEADING_JOINED, EXPLANATION_JOINED) if joins else (HEADING, EXPLANATION)
-        report.write_section(args.write, heading, report.section(command, explanation, tables))
+        section = report.section(command, EXPLANATION_JOINED if joins_loops() else EXPLANATION, tables)
+        report.write_section(args.write, report.in_this_mode(HEADING), section)
 
 
 if __name__ == "__main__":
